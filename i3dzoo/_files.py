@@ -1,0 +1,73 @@
+"""Writing files whole or not at all."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from i3dzoo.errors import OutputError
+
+__all__ = ["atomic_write", "check_output"]
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse an output that exists, unless forced, and one that is a folder or a link, always.
+
+    Raises:
+        OutputError: With what to do about it.
+    """
+    if path.is_symlink():
+        raise OutputError(f"{path}: is a symbolic link; i3dzoo writes no file through a link")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    if path.exists() and not force:
+        raise OutputError(f"{path}: exists already; pass --force to replace it")
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` that takes its name when the block ends well.
+
+    The bytes are on the disk (fsync) before the name is, so a killed process leaves no half file
+    under the final name. When the block raises, the temporary file is removed.
+
+    Raises:
+        OutputError: The folder is missing or read-only, or the disk is full.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise _output_error(path, error) from error
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+    except OSError as error:
+        raise _output_error(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    if isinstance(error, OutputError):
+        return error
+    remedy = {
+        errno.ENOENT: f"the folder {path.parent} does not exist; create it first",
+        errno.EACCES: f"no permission to write in {path.parent}",
+        errno.EROFS: f"{path.parent} is on a read-only file system",
+        errno.ENOSPC: f"the disk is full; free some space in {path.parent}",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return OutputError(f"{path}: cannot be written: {remedy}")

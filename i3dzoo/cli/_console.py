@@ -1,0 +1,22 @@
+"""What commands print with: remarks on standard error, results on standard output."""
+
+import json
+from typing import Any
+
+import click
+
+__all__ = ["json_option", "print_json", "say"]
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+)
+
+
+def say(text: str = "") -> None:
+    """Print a remark on standard error."""
+    click.echo(text, err=True)
+
+
+def print_json(document: Any) -> None:
+    """Print the one JSON document of a command on standard output."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
