@@ -38,7 +38,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         OutputError: The folder is missing or read-only, or the disk is full.
     """
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".part", dir=path.parent
+        )
     except OSError as error:
         raise _output_error(path, error) from error
     part = Path(name)

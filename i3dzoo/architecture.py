@@ -16,8 +16,8 @@ __all__ = [
     "MIN_FRAMES",
     "STEM",
     "UNITS",
-    "block_units",
     "Unit",
+    "block_units",
     "canonical_shapes",
 ]
 

@@ -146,12 +146,7 @@ class Metadata:
                     "upgrade i3dzoo"
                 )
             fields = dict(document)
-            fields["input"] = Input(
-                **{
-                    key: tuple(value) if isinstance(value, list) else value
-                    for key, value in fields["input"].items()
-                }
-            )
+            fields["input"] = Input(**_tuples(fields["input"]))
             fields["source"] = Source(**fields["source"])
             fields["history"] = tuple(fields["history"])
             if fields["labels"] is not None:
@@ -161,3 +156,7 @@ class Metadata:
             if isinstance(error, MetadataError):
                 raise
             raise MetadataError(f"the metadata is malformed: {error}") from error
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}

@@ -1,0 +1,150 @@
+"""A checkpoint: canonical tensors and their description, read from any layout."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from i3dzoo import __version__, convert, formats, tables
+from i3dzoo._files import check_output
+from i3dzoo.arrays import Tensors
+from i3dzoo.checksums import sha256
+from i3dzoo.convert import Conversion
+from i3dzoo.errors import FormatError, MetadataError
+from i3dzoo.fingerprint import best_match
+from i3dzoo.formats.container import Container
+from i3dzoo.metadata import Metadata, Source, default_input
+
+__all__ = ["Checkpoint", "check_finite", "read_checkpoint", "write_checkpoint"]
+
+_DESCRIPTION = "i3dzoo"  # the key of the description in a safetensors file's metadata
+CANONICAL = "canonical"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by canonical name, and what is known of them.
+
+    Attributes:
+        tensors: The canonical state dict; arrays may be views of a mapped file.
+        metadata: Stream, classes, labels, input, origin.
+        conversion: How the file's tensors became these, where they were read from a file.
+        checked: Whether the file carries a checksum of every tensor, which all were right.
+    """
+
+    tensors: Tensors
+    metadata: Metadata
+    conversion: Conversion | None = None
+    checked: bool = False
+
+
+def read_checkpoint(
+    path: str | Path, layout: str | None = None, converter: Path | None = None
+) -> Checkpoint:
+    """Read a file of any layout.
+
+    A canonical file brings its description. Of any other, stream and classes are read off the
+    shapes, and where the tensors are those of a published checkpoint, labels and input are too.
+
+    Args:
+        path: The file; of a TensorFlow checkpoint, its index, data file, prefix or folder.
+        layout: Name of the layout; None recognises it by the names of the tensors.
+        converter: A converter table of the user's own, instead of `layout`.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FormatError: It is truncated, corrupt or of no known format, or holds NaN or infinity.
+        MappingError: Its tensors are not those of the layout.
+        MetadataError: Its description contradicts its tensors.
+    """
+    path = Path(path)
+    container = formats.read(path)
+    if converter is not None:
+        table = tables.load_table(converter)
+    elif layout is not None:
+        table = tables.table(layout)
+    else:
+        table = convert.detect(str(path), container.tensors, map(tables.table, tables.names()))
+    conversion = convert.to_canonical(str(path), container.tensors, table)
+    check_finite(str(path), conversion.tensors)
+    if _DESCRIPTION in container.metadata:
+        metadata = _described(container, conversion.tensors)
+    else:
+        metadata = _recognised(container, conversion)
+    return Checkpoint(conversion.tensors, metadata, conversion, container.checked)
+
+
+def write_checkpoint(
+    path: str | Path, checkpoint: Checkpoint, layout: str = CANONICAL, force: bool = False
+) -> Path:
+    """Write a file of any layout, whole or not at all.
+
+    A canonical file carries the description and a checksum of every tensor.
+
+    Raises:
+        OutputError: The file exists and `force` is not set, or it cannot be written.
+        MappingError: The layout has no place for one of the tensors.
+    """
+    path = Path(path)
+    check_output(path, force)
+    table = tables.table(layout)
+    conversion = convert.from_canonical(str(path), checkpoint.tensors, table)
+    metadata = dataclasses.replace(checkpoint.metadata, writer=f"i3dzoo {__version__}")
+    # "format" is what the safetensors loaders of transformers and timm look for
+    text = {"format": "pt", _DESCRIPTION: metadata.to_json()}
+    formats.write(table.format, path, conversion.tensors, text)
+    return path
+
+
+def check_finite(where: str, tensors: Tensors) -> None:
+    """Refuse NaN, infinity and negative variances.
+
+    Raises:
+        FormatError: With the tensor's name.
+    """
+    for name, array in tensors.items():
+        # a sum in double precision is finite only if all of its terms are
+        if not np.isfinite(np.sum(array, dtype=np.float64)):
+            bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
+            raise FormatError(
+                f"{where}: {name} holds {bad} values that are NaN or infinite; "
+                "the training that made it diverged, use an earlier checkpoint"
+            )
+        if name.endswith("running_var") and array.min() < 0:
+            raise FormatError(f"{where}: {name} holds negative variances; the file is corrupt")
+
+
+def _described(container: Container, tensors: Tensors) -> Metadata:
+    try:
+        metadata = Metadata.from_json(container.metadata[_DESCRIPTION])
+    except MetadataError as error:
+        raise MetadataError(f"{container.path}: {error}") from error
+    found = (convert.stream(tensors), convert.num_classes(tensors))
+    if found != (metadata.stream, metadata.num_classes):
+        raise MetadataError(
+            f"{container.path}: the metadata says {metadata.stream} and {metadata.num_classes} "
+            f"classes, the tensors are {found[0]} with {found[1]}; the file was altered"
+        )
+    return metadata
+
+
+def _recognised(container: Container, conversion: Conversion) -> Metadata:
+    tensors = conversion.tensors
+    found = best_match(tensors)
+    stream = convert.stream(tensors)
+    metadata = Metadata(
+        stream=stream,
+        num_classes=convert.num_classes(tensors),
+        labels=None,
+        input=default_input(stream),
+        source=Source(conversion.layout, sha256(container.path)),
+    )
+    if not found.exact:
+        return metadata
+    from i3dzoo import zoo
+
+    manifest = zoo.manifest(found.name)
+    return dataclasses.replace(
+        metadata, zoo=found.name, labels=zoo.labels(manifest.labels), input=manifest.input
+    )

@@ -1,0 +1,47 @@
+"""Digests: CRC32C of tensors, as TensorFlow masks it, and digests of whole files."""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import google_crc32c
+
+from i3dzoo.arrays import Array, flat_bytes
+
+__all__ = ["crc32c", "git_blob", "mask", "sha256"]
+
+_CHUNK: Final = 1 << 20
+
+
+def crc32c(array: Array) -> int:
+    """Return the CRC32C of an array's bytes in C order."""
+    flat = flat_bytes(array)
+    crc: int = google_crc32c.value(b"")
+    for start in range(0, flat.size, _CHUNK):
+        crc = google_crc32c.extend(crc, flat[start : start + _CHUNK].tobytes())
+    return crc
+
+
+def mask(crc: int) -> int:
+    """Return a CRC as TensorFlow and LevelDB store it.
+
+    Source: tensorflow/core/lib/hash/crc32c.h, `Mask`: rotate right by 15 bits and add a constant,
+    so that the CRC of data that holds CRCs stays good.
+    """
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_blob(path: Path) -> str:
+    """Return the id that git gives to a file's content: sha1 of its size and bytes."""
+    # the digest begins with the header that git stores before the content
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,144 @@
+"""`i3dzoo convert`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from i3dzoo.cli._console import json_option, print_json, say
+
+if TYPE_CHECKING:
+    from i3dzoo.checkpoint import Checkpoint
+    from i3dzoo.convert import Step
+    from i3dzoo.head import Head
+
+_SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "tensorflow": ".index", "flax": ".pkl"}
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="[DST]", required=False, type=click.Path(path_type=Path))
+@click.option("--to", "layout", default="canonical", show_default=True, help="Layout of DST.")
+@click.option("--num-classes", type=click.IntRange(min=1), help="Give it a head for N classes.")
+@click.option("--labels", help="Give it a head for these classes: hmdb51, or a file, one a line.")
+@click.option(
+    "--head",
+    type=click.Choice(["fresh", "zeros", "keep", "drop"]),
+    help="How the head is made; fresh where the number of classes changes.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of a fresh head.")
+@click.option("--from", "source_layout", help="Layout of SRC, where names do not tell.")
+@click.option(
+    "--converter", type=click.Path(path_type=Path), help="Read SRC by a table of your own."
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Write the mapping as JSON.")
+@click.option("--dry-run", is_flag=True, help="Show the mapping and write nothing.")
+@click.option("--quiet", is_flag=True, help="Leave the mapping out.")
+@click.option("--force", is_flag=True, help="Replace DST if it exists.")
+@json_option
+def command(**options: Any) -> None:
+    """Translate a checkpoint SRC (a file of any layout or a zoo name) to DST.
+
+    The mapping of every tensor goes to standard error, the path of DST is the last line of
+    standard output.
+
+    \b
+    Examples:
+      i3dzoo convert model.ckpt.index rgb_imagenet.safetensors
+      i3dzoo convert rgb_scratch hmdb51.safetensors --labels hmdb51
+      i3dzoo convert rgb_scratch tao.pt --to piergiaj
+      i3dzoo convert strange.pt --dry-run
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from i3dzoo._files import check_output
+    from i3dzoo.checkpoint import read_checkpoint, write_checkpoint
+    from i3dzoo.loading import find
+
+    layout = options["layout"]
+    source = find(options["source"])
+    checkpoint = read_checkpoint(source, options["source_layout"], options["converter"])
+    checkpoint = _operate(checkpoint, options)
+    target = options["target"] or _default_target(options["source"], layout)
+    steps, ignored = _mapping(checkpoint, layout, str(target))
+    document = {
+        "source": str(source),
+        "target": str(target),
+        "layout": layout,
+        "tensors": [dataclasses.asdict(step) for step in steps],
+        "ignored": [dataclasses.asdict(step) for step in ignored],
+        "metadata": json.loads(checkpoint.metadata.to_json()),
+        "written": not options["dry_run"],
+    }
+    if not options["quiet"] and not options["as_json"]:
+        _print_mapping(steps, ignored)
+    say(f"{len(steps)} tensors of layout {layout}, {len(ignored)} left out")
+    if not options["dry_run"]:
+        write_checkpoint(target, checkpoint, layout, options["force"])
+    if report := options["report"]:
+        from i3dzoo._files import atomic_write
+
+        check_output(report, options["force"])
+        with atomic_write(report) as file:
+            file.write(json.dumps(document, indent=2).encode())
+    _print_result(document, options)
+
+
+def _operate(checkpoint: "Checkpoint", options: dict[str, Any]) -> "Checkpoint":
+    """Apply the head options."""
+    from i3dzoo.head import change_head
+
+    labels = None
+    if options["labels"]:
+        from i3dzoo import zoo
+
+        labels = zoo.labels(options["labels"])
+    classes = options["num_classes"] or (len(labels) if labels else None)
+    if labels and options["num_classes"] not in (None, len(labels)):
+        raise click.UsageError(f"--labels has {len(labels)} names, --num-classes is {classes}")
+    head: Head | None = options["head"]
+    if classes is None and head is None:
+        return checkpoint
+    return change_head(checkpoint, classes, labels, head, options["seed"])
+
+
+def _mapping(
+    checkpoint: "Checkpoint", layout: str, where: str
+) -> "tuple[tuple[Step, ...], tuple[Step, ...]]":
+    from i3dzoo import convert, tables
+
+    written = convert.from_canonical(where, checkpoint.tensors, tables.table(layout))
+    assert checkpoint.conversion is not None  # noqa: S101 - it was read from a file
+    steps = convert.compose(checkpoint.conversion, written)
+    return steps, checkpoint.conversion.ignored + written.ignored
+
+
+def _default_target(source: str, layout: str) -> Path:
+    from i3dzoo import tables
+
+    stem = Path(source).name.split(".")[0]
+    name = stem if layout == "canonical" else f"{stem}.{layout}"
+    return Path(name + _SUFFIX[tables.table(layout).format])
+
+
+def _print_mapping(steps: "tuple[Step, ...]", ignored: "tuple[Step, ...]") -> None:
+    width = max((len(step.source) for step in steps), default=0)
+    for step in steps:
+        shape = "x".join(map(str, step.shape)) or "scalar"
+        say(f"{step.source or '-':{width}}  ->  {step.target}  [{shape}]  {step.operation}")
+    for step in ignored:
+        say(f"{step.source:{width}}  left out: {step.operation}")
+
+
+def _print_result(document: dict[str, Any], options: dict[str, Any]) -> None:
+    target = document["target"]
+    if options["as_json"]:
+        print_json(document)
+    elif options["dry_run"]:
+        say(f"Nothing was written. Next: the same without --dry-run writes {target}")
+    else:
+        if document["layout"] == "canonical":
+            say(f"Next: i3dzoo predict VIDEO --model {target}")
+        else:
+            say(f"Next: i3dzoo identify {target}")
+        click.echo(target)

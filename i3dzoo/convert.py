@@ -1,0 +1,271 @@
+"""Conversion between a layout and the canonical state dict: tensors in, tensors out.
+
+The law: every source tensor meets exactly one rule or one ignore, every target is written exactly
+once, every shape is checked, and what is left over on either side is an error that lists the names.
+Arrays are returned as views wherever the axis order allows, so converting moves no bytes.
+"""
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from i3dzoo.architecture import HEAD, canonical_shapes
+from i3dzoo.arrays import Array, Tensors
+from i3dzoo.errors import MappingError, ShapeError
+from i3dzoo.metadata import Stream
+from i3dzoo.tables import LAYOUTS, Table
+
+__all__ = [
+    "Conversion",
+    "Step",
+    "compose",
+    "detect",
+    "from_canonical",
+    "num_classes",
+    "stream",
+    "to_canonical",
+]
+
+_DTYPES: Final = ("float16", "bfloat16", "float32")
+_STEM_WEIGHT: Final = "Conv3d_1a_7x7.conv.weight"
+_AS_IS: Final = "as it is"
+_HEAD_TENSORS: Final = (f"{HEAD}.conv.weight", f"{HEAD}.conv.bias")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What became of one tensor.
+
+    Attributes:
+        source: Its name before; empty where the tensor is a constant.
+        target: Its name after; empty where it was ignored.
+        shape: Of the target; of the source where it was ignored.
+        operation: What was done, or the reason why it was ignored.
+    """
+
+    source: str
+    target: str
+    shape: tuple[int, ...]
+    operation: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Converted tensors, and what became of each.
+
+    Attributes:
+        layout: Name of the foreign layout.
+        tensors: The result, in the order of the table.
+        steps: One for each tensor written.
+        ignored: One for each tensor left out.
+    """
+
+    layout: str
+    tensors: Tensors
+    steps: tuple[Step, ...]
+    ignored: tuple[Step, ...]
+
+
+def stream(tensors: Tensors) -> Stream:
+    """Return the stream of canonical tensors: two input channels are flow, three RGB."""
+    channels = tensors[_STEM_WEIGHT].shape[1]
+    return "flow" if channels == 2 else "rgb"
+
+
+def num_classes(tensors: Tensors) -> int:
+    """Return the number of classes of canonical tensors, 0 where there is no head."""
+    bias = tensors.get(_HEAD_TENSORS[1])
+    return 0 if bias is None else int(bias.shape[0])
+
+
+def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
+    """Return the table whose names these are.
+
+    Args:
+        where: The file, for messages.
+        names: Names of tensors.
+        tables: The layouts to choose from.
+
+    Raises:
+        MappingError: None fits; the message says what the nearest one lacks.
+    """
+    found = set(names)
+    best, best_hits = None, 0
+    for candidate in tables:
+        sources = {rule.source for rule in candidate.rules}
+        hits = max(len({p + s for s in sources} & found) for p in candidate.prefixes)
+        if hits > best_hits:
+            best, best_hits = candidate, hits
+    if best is None:
+        sample = ", ".join(sorted(found)[:3]) or "nothing"
+        raise MappingError(
+            f"{where}: its tensors ({sample}, …) have no names of any layout that i3dzoo knows; "
+            "write a converter table and pass it with --converter"
+        )
+    return best
+
+
+def to_canonical(where: str, tensors: Tensors, table: Table) -> Conversion:
+    """Convert a layout's tensors to canonical ones.
+
+    Args:
+        where: The file, for messages.
+        tensors: Arrays by the layout's names.
+        table: The layout.
+
+    Raises:
+        MappingError: A tensor is missing, or meets no rule.
+        ShapeError: A tensor has a shape that I3D does not have.
+    """
+    prefix = max(
+        table.prefixes, key=lambda p: sum(p + rule.source in tensors for rule in table.rules)
+    )
+    headless = not any(
+        prefix + rule.source in tensors for rule in table.rules if rule.target in _HEAD_TENSORS
+    )
+    rules = [rule for rule in table.rules if not (headless and rule.target in _HEAD_TENSORS)]
+    missing = [prefix + rule.source for rule in rules if prefix + rule.source not in tensors]
+    known = {prefix + rule.source for rule in rules}
+    ignored, unknown = _ignore(table, {n: a for n, a in tensors.items() if n not in known})
+    if missing or unknown:
+        raise MappingError(_left_over(where, table, missing, unknown))
+    canonical: dict[str, Array] = {}
+    steps = []
+    for rule in rules:
+        name = prefix + rule.source
+        layout = _layout(where, name, tensors[name], rule.layouts)
+        canonical[rule.target] = _to_canonical(tensors[name], layout)
+        operation = _AS_IS if layout in ("OIDHW", "C") else f"{layout} -> canonical"
+        steps.append(Step(name, rule.target, canonical[rule.target].shape, operation))
+    for target in table.absent:
+        width = canonical[target.replace(".bn.weight", ".bn.bias")].shape
+        canonical[target] = np.broadcast_to(np.float32(1), width)
+        steps.append(Step("", target, width, "ones: this layout has no such tensor"))
+    _check_shapes(where, canonical, {step.target: step.source for step in steps})
+    order = canonical_shapes(1)
+    canonical = {name: canonical[name] for name in order if name in canonical}
+    return Conversion(table.name, canonical, tuple(steps), tuple(ignored))
+
+
+def from_canonical(where: str, tensors: Tensors, table: Table) -> Conversion:
+    """Convert canonical tensors to a layout's.
+
+    Args:
+        where: The file, for messages.
+        tensors: The canonical state dict.
+        table: The layout.
+
+    Raises:
+        MappingError: The layout has no place for a tensor that is not what the layout implies.
+    """
+    prefix = table.stream_prefix[stream(tensors)]
+    converted: dict[str, Array] = {}
+    steps = []
+    for rule in table.rules:
+        if rule.target not in tensors and rule.target in _HEAD_TENSORS:
+            continue
+        name = prefix + rule.source
+        converted[name] = _from_canonical(tensors[rule.target], rule.layouts[0])
+        operation = _AS_IS if rule.layouts[0] in ("OIDHW", "C") else f"-> {rule.layouts[0]}"
+        steps.append(Step(rule.target, name, converted[name].shape, operation))
+    ignored = []
+    for target in table.absent:
+        if not np.all(tensors[target] == 1):
+            raise MappingError(
+                f"{where}: {target} is not all ones, and the layout {table.name} has no place for "
+                "it; convert to a layout with BatchNorm scales, such as piergiaj"
+            )
+        ignored.append(Step(target, "", tensors[target].shape, "ones, which the layout implies"))
+    for source in (prefix + name for ignore in table.ignores for name in ignore.write):
+        converted[source] = np.zeros((), "i8")
+        steps.append(Step("", source, (), "zero: the layout's readers expect it"))
+    return Conversion(table.name, converted, tuple(steps), tuple(ignored))
+
+
+def compose(read: Conversion, written: Conversion) -> tuple[Step, ...]:
+    """Return what became of each tensor on its way from one layout through canonical to another."""
+    origin = {step.target: step for step in read.steps}
+    steps = []
+    for step in written.steps:
+        first = origin.get(step.source)
+        if first is None:
+            steps.append(step)
+            continue
+        operations = [op for op in (first.operation, step.operation) if op != _AS_IS]
+        steps.append(
+            Step(first.source, step.target, step.shape, ", then ".join(operations) or _AS_IS)
+        )
+    return tuple(steps)
+
+
+def _ignore(table: Table, rest: Tensors) -> tuple[list[Step], list[str]]:
+    ignored, unknown = [], []
+    for name, array in rest.items():
+        for rule in table.ignores:
+            if fnmatch.fnmatchcase(name, rule.pattern) or any(
+                fnmatch.fnmatchcase(name, prefix + rule.pattern) for prefix in table.prefixes
+            ):
+                ignored.append(Step(name, "", array.shape, rule.reason))
+                break
+        else:
+            unknown.append(name)
+    return ignored, unknown
+
+
+def _left_over(where: str, table: Table, missing: list[str], unknown: list[str]) -> str:
+    def listed(names: list[str]) -> str:
+        return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+    parts = []
+    if missing:
+        parts.append(f"lacks {len(missing)} of its tensors ({listed(missing)})")
+    if unknown:
+        parts.append(f"has {len(unknown)} that it does not know ({listed(unknown)})")
+    return (
+        f"{where}: is nearest to the layout {table.name}, but {' and '.join(parts)}; "
+        "convert the unaltered file, or pass a table of your own with --converter"
+    )
+
+
+def _layout(where: str, name: str, array: Array, layouts: tuple[str, ...]) -> str:
+    if array.dtype.name not in _DTYPES:
+        raise MappingError(
+            f"{where}: {name} has dtype {array.dtype}; expected one of {', '.join(_DTYPES)}"
+        )
+    for layout in layouts:
+        if array.ndim == LAYOUTS[layout] and (layout != "1111C" or array.shape[:4] == (1,) * 4):
+            return layout
+    raise ShapeError(
+        f"{where}: {name} has shape {array.shape}; expected axes {' or '.join(layouts)}"
+    )
+
+
+def _to_canonical(array: Array, layout: str) -> Array:
+    if layout == "DHWIO":
+        return array.transpose(4, 3, 0, 1, 2)
+    return array.reshape(-1) if layout == "1111C" else array
+
+
+def _from_canonical(array: Array, layout: str) -> Array:
+    if layout == "DHWIO":
+        return array.transpose(2, 3, 4, 1, 0)
+    return array.reshape(1, 1, 1, 1, -1) if layout == "1111C" else array
+
+
+def _check_shapes(where: str, canonical: Tensors, sources: dict[str, str]) -> None:
+    channels = canonical[_STEM_WEIGHT].shape[1]
+    if channels not in (2, 3):
+        raise ShapeError(
+            f"{where}: {sources[_STEM_WEIGHT]} takes {channels} channels; expected 3 (RGB) or 2 "
+            "(flow)"
+        )
+    classes = num_classes(canonical) or 1
+    for name, shape in canonical_shapes(classes, channels).items():
+        if name in canonical and canonical[name].shape != shape:
+            raise ShapeError(
+                f"{where}: {sources[name]} becomes {name} of shape {canonical[name].shape}; "
+                f"expected {shape}"
+            )

@@ -1,0 +1,236 @@
+"""Converter tables: one TOML a layout, loaded into frozen records that are checked whole.
+
+A table is used both ways, so its rules must be a bijection: every canonical tensor has one source
+name, and no two share one.
+"""
+
+import functools
+import tomllib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from i3dzoo._resources import data
+from i3dzoo.architecture import BLOCKS, UNITS, canonical_shapes
+from i3dzoo.errors import ConverterError, UnknownNameError
+from i3dzoo.metadata import Stream
+
+__all__ = ["LAYOUTS", "Ignore", "Rule", "Table", "load_table", "names", "table"]
+
+LAYOUTS: Final = {"OIDHW": 5, "DHWIO": 5, "C": 1, "1111C": 5}
+"""Axis orders and their number of axes."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One tensor of a layout.
+
+    Attributes:
+        source: Its name there, without prefix.
+        target: Its canonical name.
+        layouts: Axis orders that are read; the first is written.
+    """
+
+    source: str
+    target: str
+    layouts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """Tensors of a layout that are left out.
+
+    Attributes:
+        pattern: Names, with `*` for any text.
+        reason: Why nothing is lost.
+        write: The names to add on writing, without prefix; they hold int64 zeros.
+    """
+
+    pattern: str
+    reason: str
+    write: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """One layout.
+
+    Attributes:
+        name: Name of the layout, and of its file.
+        title: What people call it.
+        format: Container that it is written in.
+        prefixes: Texts before every name that are read.
+        stream_prefix: The one that is written, by stream.
+        rules: One for each tensor of the layout.
+        absent: Canonical names that the layout lacks; all are ones.
+        ignores: What is left out.
+    """
+
+    name: str
+    title: str
+    format: str
+    prefixes: tuple[str, ...]
+    stream_prefix: Mapping[Stream, str]
+    rules: tuple[Rule, ...]
+    absent: tuple[str, ...]
+    ignores: tuple[Ignore, ...]
+
+
+def names() -> tuple[str, ...]:
+    """Return the layouts that have a table, in alphabetical order."""
+    files = (entry.name for entry in data("converters").iterdir())
+    return tuple(sorted(file.removesuffix(".toml") for file in files if file.endswith(".toml")))
+
+
+@functools.cache
+def table(name: str) -> Table:
+    """Return the table of a layout.
+
+    Raises:
+        UnknownNameError: There is no such layout.
+    """
+    if name not in names():
+        raise UnknownNameError(f"no layout is called {name!r}; there are {', '.join(names())}")
+    text = (data("converters") / f"{name}.toml").read_text("utf-8")
+    return _parse(name, f"converters/{name}.toml", text)
+
+
+def load_table(path: Path) -> Table:
+    """Read a table of the user's own.
+
+    Raises:
+        ConverterError: It cannot be read or breaks the law of tables.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConverterError(f"{path}: cannot be read as a converter table: {error}") from error
+    return _parse(path.stem, str(path), text)
+
+
+def _parse(name: str, where: str, text: str) -> Table:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConverterError(f"{where}: is no TOML: {error}") from error
+    _closed(where, document, "title format prefix units tensor absent ignore")
+    prefix = _section(where, document, "prefix", dict)
+    _closed(f"{where} [prefix]", prefix, "rgb flow also")
+    also = tuple(prefix.get("also", ()))
+    streams: dict[Stream, str] = {
+        "rgb": prefix.get("rgb", also[0] if also else ""),
+        "flow": prefix.get("flow", also[0] if also else ""),
+    }
+    units = _units(where, _section(where, document, "units", dict))
+    result = Table(
+        name=name,
+        title=_section(where, document, "title", str),
+        format=_section(where, document, "format", str),
+        prefixes=tuple(dict.fromkeys([*streams.values(), *also])),
+        stream_prefix=streams,
+        rules=tuple(_rules(where, _section(where, document, "tensor", list), units)),
+        absent=tuple(_absent(where, document.get("absent", {}))),
+        ignores=tuple(_ignores(where, document.get("ignore", []), units)),
+    )
+    _check_bijection(where, result)
+    return result
+
+
+def _section(where: str, document: dict[str, Any], key: str, kind: type) -> Any:
+    value = document.get(key)
+    if not isinstance(value, kind):
+        raise ConverterError(f"{where}: {key} is {value!r}; expected a {kind.__name__}")
+    return value
+
+
+def _closed(where: str, entries: Mapping[str, Any], known: str) -> None:
+    unknown = sorted(set(entries) - set(known.split()))
+    if unknown:
+        raise ConverterError(
+            f"{where}: unknown key {', '.join(unknown)}; expected {', '.join(known.split())}"
+        )
+
+
+def _units(where: str, patterns: dict[str, str]) -> dict[str, str]:
+    """Expand {n} and return this layout's unit for each canonical one."""
+    units: dict[str, str] = {}
+    # patterns first, so that exact entries replace what they gave
+    for canonical, own in sorted(patterns.items(), key=lambda item: "{n}" not in item[0]):
+        blocks = [block.removeprefix("Mixed_") for block in BLOCKS] if "{n}" in canonical else [""]
+        for block in blocks:
+            units[canonical.replace("{n}", block)] = own.replace("{n}", block)
+    expected = [unit.name for unit in UNITS]
+    wrong = sorted(set(units) ^ set(expected))
+    if wrong:
+        raise ConverterError(f"{where} [units]: missing or unknown units: {', '.join(wrong[:5])}")
+    return {name: units[name] for name in expected}
+
+
+def _rules(where: str, entries: list[dict[str, Any]], units: dict[str, str]) -> list[Rule]:
+    rules = []
+    for entry in entries:
+        _closed(f"{where} [[tensor]]", entry, "source target layout")
+        source, target, layouts = (entry.get(key) for key in ("source", "target", "layout"))
+        if (
+            not isinstance(source, str)
+            or not isinstance(target, str)
+            or not isinstance(layouts, list)
+            or not layouts
+            or not set(layouts) <= set(LAYOUTS)
+            or ("{unit}" in source) != ("{unit}" in target)
+        ):
+            raise ConverterError(
+                f"{where} [[tensor]]: {entry}; expected source, target, both or neither with "
+                f"{{unit}}, and layout, a list of {', '.join(LAYOUTS)}"
+            )
+        pairs = units.items() if "{unit}" in source else [("", "")]
+        for canonical, own in pairs:
+            rules.append(
+                Rule(
+                    source.replace("{unit}", own),
+                    target.replace("{unit}", canonical),
+                    tuple(layouts),
+                )
+            )
+    return rules
+
+
+def _absent(where: str, entries: dict[str, str]) -> list[str]:
+    for target, value in entries.items():
+        if value != "ones" or "{unit}" not in target:
+            raise ConverterError(
+                f"{where} [absent]: {target} = {value!r}; expected '{{unit}}.…' = 'ones'"
+            )
+    return [target.replace("{unit}", unit.name) for target in entries for unit in UNITS]
+
+
+def _ignores(where: str, entries: list[dict[str, str]], units: dict[str, str]) -> list[Ignore]:
+    ignores = []
+    for entry in entries:
+        _closed(f"{where} [[ignore]]", entry, "source reason write")
+        source, reason, write = (entry.get(key) for key in ("source", "reason", "write"))
+        if not source or not reason or write not in (None, "int64-zero"):
+            raise ConverterError(
+                f"{where} [[ignore]]: {entry}; expected source, reason, and write = 'int64-zero' "
+                "or no write"
+            )
+        added = [source.replace("{unit}", own) for own in units.values()] if write else []
+        ignores.append(Ignore(source.replace("{unit}", "*"), reason, tuple(added)))
+    return ignores
+
+
+def _check_bijection(where: str, result: Table) -> None:
+    targets = [rule.target for rule in result.rules] + list(result.absent)
+    sources = [rule.source for rule in result.rules]
+    for kind, found in (("target", targets), ("source", sources)):
+        twice = [name for name, count in Counter(found).items() if count > 1]
+        if twice:
+            raise ConverterError(f"{where}: two rules have the {kind} {twice[0]}")
+    wrong = sorted(set(targets) ^ set(canonical_shapes(1)))
+    if wrong:
+        raise ConverterError(
+            f"{where}: {len(wrong)} canonical tensors are missing or unknown: "
+            f"{', '.join(wrong[:5])}"
+        )

@@ -1,0 +1,66 @@
+"""Converter tables: every shipped one keeps the law, and a broken one is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from i3dzoo import tables
+from i3dzoo._resources import data
+from i3dzoo.architecture import canonical_shapes
+from i3dzoo.errors import ConverterError, UnknownNameError
+
+
+@pytest.mark.parametrize("name", tables.names())
+def test_every_table_covers_the_network(name: str) -> None:
+    """Each canonical tensor has one source name or is declared absent, and none stands twice."""
+    table = tables.table(name)
+    targets = [rule.target for rule in table.rules] + list(table.absent)
+    assert sorted(targets) == sorted(canonical_shapes(1))
+    assert len({rule.source for rule in table.rules}) == len(table.rules)
+
+
+def test_known_names() -> None:
+    """Names that upstream files are known to have come out of the tables."""
+    known = {
+        "deepmind": "Mixed_5b/Branch_2/Conv3d_0a_3x3/conv_3d/w",
+        "flax": "params/Mixed_5b/Branch_2/Conv3d_0b_3x3/Conv_0/kernel",
+        "piergiaj": "Mixed_5b.b2b.conv3d.weight",
+    }
+    for name, source in known.items():
+        rules = {rule.target: rule.source for rule in tables.table(name).rules}
+        assert rules["Mixed_5b.Branch_2.Conv3d_0b_3x3.conv.weight"] == source
+
+
+def test_unknown_layout() -> None:
+    """An unknown layout is refused with the names of those that exist."""
+    with pytest.raises(UnknownNameError, match="no layout is called 'caffe'; there are canonical"):
+        tables.table("caffe")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("title =", "colour = 'red'\ntitle =", "unknown key colour"),
+        ("{unit}.bn.bias", "{unit}.bn.running_mean", "two rules have the (source|target)"),
+        ('layout = ["OIDHW"]', 'layout = ["WHD"]', r"layout, a list of OIDHW"),
+        ('"Conv3d_2b_1x1" = "Conv3d_2b_1x1"', "", r"\[units\]: missing or unknown units"),
+        ("int64-zero", "run-this", "write = 'int64-zero'"),
+        ("[units]", "[units", "is no TOML"),
+        ('format = "torch"', "", "format is None; expected a str"),
+    ],
+)
+def test_broken_tables(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """A table that breaks the law is refused with the file, the key and what was expected."""
+    text = (data("converters") / "piergiaj.toml").read_text("utf-8")
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ConverterError, match=message) as caught:
+        tables.load_table(path)
+    assert "mine.toml" in str(caught.value)
+
+
+def test_own_table(tmp_path: Path) -> None:
+    """A user's copy of a shipped table gives the same rules."""
+    path = tmp_path / "mine.toml"
+    path.write_text((data("converters") / "deepmind.toml").read_text("utf-8"))
+    assert tables.load_table(path).rules == tables.table("deepmind").rules
