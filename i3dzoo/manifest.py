@@ -1,15 +1,14 @@
 """Manifests: one TOML a published checkpoint, loaded into frozen records that are checked whole."""
 
-import functools
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from i3dzoo._resources import data
 from i3dzoo.architecture import HEAD, UNITS
-from i3dzoo.errors import ManifestError, MetadataError, UnknownNameError
+from i3dzoo.errors import ManifestError, MetadataError
+from i3dzoo.labels import label_sets, labels
 from i3dzoo.metadata import Input, Stream
 
 __all__ = [
@@ -20,8 +19,6 @@ __all__ = [
     "PackageIndex",
     "RemoteFile",
     "Source",
-    "label_sets",
-    "labels",
     "parse",
 ]
 
@@ -181,35 +178,12 @@ class Manifest:
         return len(labels(self.labels))
 
 
-@functools.cache
-def labels(name: str) -> tuple[str, ...]:
-    """Return the class names of a label set, in the order of the logits.
-
-    Raises:
-        UnknownNameError: There is no such label set.
-    """
-    if name not in label_sets():
-        raise UnknownNameError(f"no label set is called {name!r}; there are {_list(label_sets())}")
-    return tuple((data("manifests") / "labels" / f"{name}.txt").read_text("utf-8").splitlines())
-
-
-@functools.cache
-def label_sets() -> tuple[str, ...]:
-    """Return the names of the label sets, in alphabetical order."""
-    files = (entry.name for entry in (data("manifests") / "labels").iterdir())
-    return tuple(sorted(file.removesuffix(".txt") for file in files if file.endswith(".txt")))
-
-
-def _list(names: tuple[str, ...]) -> str:
-    return ", ".join(names)
-
-
 class _Section:
     """A TOML table whose keys are taken one by one; those left over are unknown."""
 
     def __init__(self, where: str, values: Any, path: str = "") -> None:
         if not isinstance(values, dict):
-            raise ManifestError(f"{where}: {path} is {values!r}; expected a table")
+            raise ManifestError(f"{where}: {path[:-1]} is {values!r}; expected a table")
         self.where = where
         self.path = path
         self.values = dict(values)
@@ -243,6 +217,14 @@ class _Section:
         if value is not default and value <= 0:
             raise self.wrong(key, f"is {value}; expected a positive number of bytes")
         return value
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """Take an array of numbers."""
+        values = tuple(self.take(key, list))
+        for value in values:
+            if not isinstance(value, float):
+                raise self.wrong(key, f"holds {value!r}; expected numbers such as 0.5")
+        return values
 
     def sections(self, key: str) -> list["_Section"]:
         """Take an array of tables."""
@@ -278,7 +260,7 @@ def parse(name: str, text: str, where: str) -> Manifest:
     stream: Any = section.text("stream", "rgb|flow")
     label_set = section.text("labels")
     if label_set not in label_sets():
-        raise section.wrong("labels", f"is {label_set!r}; there are {_list(label_sets())}")
+        raise section.wrong("labels", f"is {label_set!r}; there are {', '.join(label_sets())}")
     manifest = Manifest(
         name=name,
         title=section.text("title"),
@@ -305,15 +287,15 @@ def _input(parent: _Section, stream: str) -> Input:
     try:
         result = Input(
             channels=channels,
-            mean=tuple(section.take("mean", list)),
-            std=tuple(section.take("std", list)),
+            mean=section.numbers("mean"),
+            std=section.numbers("std"),
             resize=section.take("resize", int, None),
             crop=section.take("crop", int),
             frames=section.take("frames", int),
             fps=section.take("fps", float, None),
             flow_bound=section.take("flow_bound", float, None),
         )
-    except (MetadataError, TypeError) as error:
+    except MetadataError as error:
         raise ManifestError(f"{parent.where}: {error}") from error
     section.close()
     return result

