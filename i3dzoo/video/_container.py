@@ -1,0 +1,237 @@
+"""Video files through PyAV: every frame that decodes, in display order, with its time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+
+from i3dzoo.errors import VideoError
+from i3dzoo.video.records import Frames, VideoInfo
+
+__all__ = ["MAX_PIXELS", "probe_container", "read_container", "to_array"]
+
+MAX_PIXELS = 1 << 26
+"""Largest frame that is decoded (8192 x 8192): a small file can declare an absurdly large one."""
+
+# Named, because FFmpeg also opens playlists, which lead to other files and to the network, and
+# takes plain text for a video of a terminal.
+_FORMATS = (
+    "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,gif,apng,asf,flv,mpeg,mpegts,mpegvideo,m4v,mjpeg,"
+    "h264,hevc,av1,obu,ivf,ogg,rm,dv,nut,mxf,yuv4mpegpipe,swf,wtv,nsv,vob"
+)
+
+_MAX_SECONDS_A_FRAME = 20.0  # beyond it the timestamps are taken for broken, not for a slideshow
+
+
+@dataclass
+class _Report:
+    """What went wrong while a file was decoded; filled by `_decode`."""
+
+    packets: int = 0
+    broken: int = 0
+    end: float = 0.0
+    stopped: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def probe_container(path: Path) -> VideoInfo:
+    """Decode a video file once, without converting a pixel, and count what is there.
+
+    Raises:
+        VideoError: It is no video, or no frame of it decodes.
+    """
+    report = _Report()
+    stamps: list[float | None] = []
+    with _open(path) as container:
+        stream = _video_stream(path, container)
+        height = width = 0
+        for frame in _decode(container, stream, report):
+            if not stamps:
+                height, width = frame.height, frame.width
+                if _quarter_turns(frame) % 2:
+                    height, width = width, height
+            stamps.append(_stamp(frame))
+        if not stamps:
+            raise VideoError(f"{path}: no frame of it can be decoded; the file is damaged or empty")
+        declared = float(stream.average_rate or stream.guessed_rate or 0) or None
+        truncated = _ends_early(stream, report)
+    times, fps = _times(stamps, declared)
+    warnings = list(report.notes)
+    if truncated:
+        warnings.append(f"the file ends early: {len(stamps)} frames are there and are used")
+    if report.broken:
+        warnings.append(f"{report.broken} damaged pieces of the video were left out")
+    return VideoInfo(
+        path, "file", "rgb", len(stamps), height, width, fps, times, truncated, tuple(warnings)
+    )
+
+
+def read_container(info: VideoInfo, wanted: npt.NDArray[np.int64]) -> Iterator[tuple[int, Frames]]:
+    """Yield (index, uint8 [H, W, 3]) of the wanted frames, whose indices rise, as they decode.
+
+    Only wanted frames are converted to RGB, one is held at a time, and decoding stops at the last.
+
+    Raises:
+        VideoError: The file holds fewer frames than when it was probed.
+    """
+    reformatter = VideoReformatter()
+    pending = iter(wanted.tolist())
+    target = next(pending, None)
+    with _open(info.path) as container:
+        stream = _video_stream(info.path, container)
+        for index, frame in enumerate(_decode(container, stream, _Report())):
+            if target is None:
+                return
+            if index == target:
+                yield index, to_array(frame, reformatter, info)
+                target = next(pending, None)
+    if target is not None:
+        raise VideoError(f"{info.path}: frame {target} is gone; the file changed while being read")
+
+
+def to_array(frame: av.VideoFrame, reformatter: VideoReformatter, info: VideoInfo | None) -> Frames:
+    """Convert a decoded frame of any pixel format to uint8 RGB [H, W, 3], turned upright.
+
+    Transparent pixels are laid over white. Where the size changes within a video, later frames
+    are scaled to the size of the first.
+    """
+    turns = _quarter_turns(frame)
+    width, height = frame.width, frame.height
+    if info is not None:
+        width, height = (info.height, info.width) if turns % 2 else (info.width, info.height)
+    if frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components):
+        rgba = reformatter.reformat(frame, width, height, "rgba").to_ndarray()
+        image = _over_white(np.asarray(rgba, dtype=np.uint8))
+    else:
+        rgb = reformatter.reformat(frame, width, height, "rgb24").to_ndarray()
+        image = np.asarray(rgb, dtype=np.uint8)
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _over_white(image: Frames) -> Frames:
+    alpha = image[..., 3:].astype(np.uint16)
+    if alpha.min() == 255:
+        return np.ascontiguousarray(image[..., :3])
+    mixed = image[..., :3] * alpha + 255 * (255 - alpha)
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def _stamp(frame: av.VideoFrame) -> float | None:
+    if frame.pts is None or not frame.time_base:
+        return None
+    return float(frame.pts * frame.time_base)
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    return round(frame.rotation / 90) % 4
+
+
+def _open(path: Path) -> Any:
+    options: dict[str, Any] = {
+        "container_options": {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    }
+    # Real files (HMDB51's) hold metadata that is not UTF-8; PyAV 19 reads it by itself.
+    if int(av.__version__.split(".")[0]) < 19:
+        options["metadata_errors"] = "ignore"
+    try:
+        return av.open(f"file:{path.absolute()}", "r", **options)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(
+            f"{path}: is no video that FFmpeg can read ({_reason(error)}); "
+            "check that the file is whole"
+        ) from error
+
+
+def _video_stream(path: Path, container: Any) -> Any:
+    stream = container.streams.best("video")
+    if stream is None or stream.disposition & Disposition.attached_pic:
+        kinds = sorted({other.type for other in container.streams}) or ["nothing"]
+        raise VideoError(f"{path}: holds no video, only {', '.join(kinds)}")
+    stream.thread_type = "AUTO"
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
+
+
+def _decode(container: Any, stream: Any, report: _Report) -> Iterator[av.VideoFrame]:
+    """Yield the frames that decode; what does not is counted in the report and left out."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (av.error.FFmpegError, OSError):
+            report.stopped = True
+            packet = None
+        yield from _decode_packet(stream, packet, report)
+        if packet is None:
+            return
+
+
+def _decode_packet(stream: Any, packet: Any, report: _Report) -> list[av.VideoFrame]:
+    if packet is not None and packet.size:
+        report.packets += 1
+        begin = packet.dts if packet.dts is not None else packet.pts
+        if begin is not None and packet.time_base:
+            end = float((begin + (packet.duration or 0)) * packet.time_base)
+            report.end = max(report.end, end)
+        if packet.is_corrupt:
+            report.broken += 1
+            return []
+    try:
+        # None empties the decoder after the last packet, so that delayed frames are not lost.
+        frames = list(stream.codec_context.decode(packet))
+    except (av.error.FFmpegError, ValueError):
+        report.broken += 1
+        return []
+    whole = [frame for frame in frames if not frame.is_corrupt]
+    report.broken += len(frames) - len(whole)
+    return whole
+
+
+def _ends_early(stream: Any, report: _Report) -> bool:
+    """Tell whether packets are missing, both by number and by time.
+
+    Either alone misleads: an AVI counts dropped frames, an MP4 may be trimmed by an edit list.
+    """
+    if report.stopped:
+        return True
+    if not stream.frames or report.packets >= stream.frames or not stream.duration:
+        return False
+    declared = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    frame = 1 / float(stream.average_rate) if stream.average_rate else 0.04
+    return report.end + 1.5 * frame < declared
+
+
+def _times(
+    stamps: list[float | None], declared: float | None
+) -> tuple[npt.NDArray[np.float64] | None, float | None]:
+    """Return the times from 0 and the average rate.
+
+    Timestamps that fall or are missing are no display times (AVI with B-frames carries only the
+    order of decoding): such frames are counted at the declared rate. They come in display order.
+    """
+    count = len(stamps)
+    known = [stamp for stamp in stamps if stamp is not None]
+    if len(known) == count and count > 1:
+        times = np.asarray(known, dtype=np.float64)
+        times -= times[0]
+        rising = bool(np.all(np.diff(times) >= 0))
+        if rising and 0 < times[-1] <= _MAX_SECONDS_A_FRAME * count:
+            rate = float((count - 1) / times[-1])
+            near = declared is not None and abs(rate / declared - 1) < 1e-3
+            return times, declared if near else rate
+    if declared is None:
+        return None, None
+    return np.arange(count, dtype=np.float64) / declared, declared
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")
