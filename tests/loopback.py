@@ -100,6 +100,8 @@ class Request(BaseHTTPRequestHandler):
     def head(self, code: int, headers: dict[str, str], length: int | None) -> None:
         """Send status and headers; without a length, the content ends with the connection."""
         self.send_response(code)
+        html = self.path.endswith("/")
+        self.send_header("Content-Type", "text/html" if html else "application/octet-stream")
         for key, value in headers.items():
             self.send_header(key, value)
         if length is None:
