@@ -1,0 +1,82 @@
+"""`i3dzoo list`."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from i3dzoo.cli._console import json_option, print_json, say
+
+if TYPE_CHECKING:
+    from i3dzoo.manifest import Manifest
+
+
+@click.command()
+@json_option
+def command(as_json: bool) -> None:
+    """Show the published checkpoints: stream, classes, metrics, licence, size, what is cached.
+
+    Top-1 and top-5 are percents as they were published; `i3dzoo info NAME` says where. The column
+    `from` is what the network was trained on before, the size that of the download.
+
+    \b
+    Examples:
+      i3dzoo list
+      i3dzoo list --json
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from i3dzoo import zoo
+
+    rows = [_row(zoo.manifest(name)) for name in zoo.names()]
+    if as_json:
+        print_json(rows)
+        return
+    _print_table(rows)
+    say("\nNow what:")
+    say("  i3dzoo info rgb_scratch")
+    say("  i3dzoo pull rgb_scratch")
+
+
+def _row(model: "Manifest") -> dict[str, Any]:
+    from i3dzoo import zoo
+
+    path = zoo.cached_path(model.name)
+    metric = model.metrics[0] if model.metrics else None
+    return {
+        "name": model.name,
+        "title": model.title,
+        "stream": model.stream,
+        "labels": model.labels,
+        "num_classes": model.num_classes,
+        "pretraining": model.pretraining,
+        "top1": metric.top1 if metric else None,
+        "top5": metric.top5 if metric else None,
+        "licence": model.licence,
+        "download_size": model.sources[0].total_size,
+        "cached": str(path) if path.exists() else None,
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a pipe has no width; nothing may be cut off
+    table = Table(box=None, pad_edge=False, collapse_padding=console.width < 100)
+    for heading in ("name", "input", "labels", "from", "top-1", "top-5", "licence", "size"):
+        numeric = heading in ("top-1", "top-5", "size")
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+    table.add_column("cached")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["stream"],
+            row["labels"],
+            row["pretraining"],
+            "" if row["top1"] is None else f"{row['top1']:.1f}",
+            "" if row["top5"] is None else f"{row['top5']:.1f}",
+            row["licence"],
+            f"{row['download_size'] / 1e6:.0f} MB",
+            "yes" if row["cached"] else "no",
+        )
+    console.print(table)
