@@ -225,7 +225,7 @@ def _left_over(where: str, table: Table, missing: list[str], unknown: list[str])
     if unknown:
         parts.append(f"has {len(unknown)} that it does not know ({listed(unknown)})")
     return (
-        f"{where}: is nearest to the layout {table.name}, but {' and '.join(parts)}; "
+        f"{where}: does not fit the layout {table.name}: it {' and '.join(parts)}; "
         "convert the unaltered file, or pass a table of your own with --converter"
     )
 

@@ -67,7 +67,7 @@ def test_missing_and_unknown_are_listed(random_tensors: Tensors) -> None:
     with pytest.raises(MappingError) as caught:
         convert.to_canonical("mine", foreign, tables.table("deepmind"))
     message = str(caught.value)
-    assert "mine: is nearest to the layout deepmind, but lacks 1 of its tensors" in message
+    assert "mine: does not fit the layout deepmind: it lacks 1 of its tensors" in message
     assert "(RGB/inception_i3d/Conv3d_1a_7x7/conv_3d/w)" in message
     assert "1 that it does not know (RGB/inception_i3d/Conv3d_1a_7x7/conv_3d/weights)" in message
 

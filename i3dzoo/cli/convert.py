@@ -51,7 +51,6 @@ def command(**options: Any) -> None:
       i3dzoo convert rgb_scratch tao.pt --to piergiaj
       i3dzoo convert strange.pt --dry-run
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo._files import check_output
     from i3dzoo.checkpoint import read_checkpoint, write_checkpoint
     from i3dzoo.loading import find
 
@@ -61,27 +60,24 @@ def command(**options: Any) -> None:
     checkpoint = _operate(checkpoint, options)
     target = options["target"] or _default_target(options["source"], layout)
     steps, ignored = _mapping(checkpoint, layout, str(target))
-    document = {
-        "source": str(source),
-        "target": str(target),
-        "layout": layout,
-        "tensors": [dataclasses.asdict(step) for step in steps],
-        "ignored": [dataclasses.asdict(step) for step in ignored],
-        "metadata": json.loads(checkpoint.metadata.to_json()),
-        "written": not options["dry_run"],
-    }
     if not options["quiet"] and not options["as_json"]:
         _print_mapping(steps, ignored)
     say(f"{len(steps)} tensors of layout {layout}, {len(ignored)} left out")
     if not options["dry_run"]:
         write_checkpoint(target, checkpoint, layout, options["force"])
-    if report := options["report"]:
-        from i3dzoo._files import atomic_write
-
-        check_output(report, options["force"])
-        with atomic_write(report) as file:
-            file.write(json.dumps(document, indent=2).encode())
-    _print_result(document, options)
+    if options["report"] or options["as_json"]:
+        document = {
+            "source": str(source),
+            "target": str(target),
+            "layout": layout,
+            "tensors": [dataclasses.asdict(step) for step in steps],
+            "ignored": [dataclasses.asdict(step) for step in ignored],
+            "metadata": json.loads(checkpoint.metadata.to_json()),
+            "written": not options["dry_run"],
+        }
+        _print_report(document, options)
+    if not options["as_json"]:
+        _print_result(target, options)
 
 
 def _operate(checkpoint: "Checkpoint", options: dict[str, Any]) -> "Checkpoint":
@@ -130,15 +126,23 @@ def _print_mapping(steps: "tuple[Step, ...]", ignored: "tuple[Step, ...]") -> No
         say(f"{step.source:{width}}  left out: {step.operation}")
 
 
-def _print_result(document: dict[str, Any], options: dict[str, Any]) -> None:
-    target = document["target"]
+def _print_report(document: dict[str, Any], options: dict[str, Any]) -> None:
+    from i3dzoo._files import atomic_write, check_output
+
+    if path := options["report"]:
+        check_output(path, options["force"])
+        with atomic_write(path) as file:
+            file.write(json.dumps(document, indent=2).encode())
     if options["as_json"]:
         print_json(document)
-    elif options["dry_run"]:
+
+
+def _print_result(target: Path, options: dict[str, Any]) -> None:
+    if options["dry_run"]:
         say(f"Nothing was written. Next: the same without --dry-run writes {target}")
+        return
+    if options["layout"] == "canonical":
+        say(f"Next: i3dzoo predict VIDEO --model {target}")
     else:
-        if document["layout"] == "canonical":
-            say(f"Next: i3dzoo predict VIDEO --model {target}")
-        else:
-            say(f"Next: i3dzoo identify {target}")
-        click.echo(target)
+        say(f"Next: i3dzoo identify {target}")
+    click.echo(target)

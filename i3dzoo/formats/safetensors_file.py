@@ -187,8 +187,24 @@ def write(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    checksums = {name: f"{crc32c(array):08x}" for name, array in tensors.items()}
-    entries: dict[str, Any] = {
+    checksums = dict.fromkeys(tensors, _ZEROS)
+    length = len(_make_header(tensors, metadata, checksums))
+    with atomic_write(path) as file:
+        # the header comes first and holds the checksums; its length does not depend on them
+        file.seek(8 + length)
+        for name, array in tensors.items():
+            raw = flat_bytes(array)
+            checksums[name] = f"{crc32c(raw):08x}"
+            file.write(raw.data)
+        file.seek(0)
+        file.write(length.to_bytes(8, "little"))
+        file.write(_make_header(tensors, metadata, checksums))
+
+
+def _make_header(
+    tensors: Tensors, metadata: Mapping[str, str], checksums: Mapping[str, str]
+) -> bytes:
+    header: dict[str, Any] = {
         "__metadata__": {
             "header_crc32c": _ZEROS,
             "crc32c": json.dumps(checksums, separators=(",", ":")),
@@ -197,18 +213,13 @@ def write(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
     }
     offset = 0
     for name, array in tensors.items():
-        entries[name] = {
+        header[name] = {
             "dtype": _code(array),
             "shape": list(array.shape),
             "data_offsets": [offset, offset + array.nbytes],
         }
         offset += array.nbytes
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     digest = f"{google_crc32c.value(text):08x}"
-    text = text.replace(f"{_HEADER_KEY}{_ZEROS}".encode(), f"{_HEADER_KEY}{digest}".encode(), 1)
-    with atomic_write(path) as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for array in tensors.values():
-            file.write(flat_bytes(array).data)
+    return text.replace(f"{_HEADER_KEY}{_ZEROS}".encode(), f"{_HEADER_KEY}{digest}".encode(), 1)

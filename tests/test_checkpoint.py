@@ -1,0 +1,178 @@
+"""Checkpoints: what is read off a file, what a file says of itself, and what is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import i3dzoo
+from i3dzoo import formats
+from i3dzoo.arrays import Tensors
+from i3dzoo.checkpoint import Checkpoint, check_finite, read_checkpoint, write_checkpoint
+from i3dzoo.checksums import sha256
+from i3dzoo.errors import FormatError, MappingError, MetadataError, OutputError, UnknownNameError
+from i3dzoo.fingerprint import best_match
+from i3dzoo.loading import build, load
+from i3dzoo.metadata import Input, Metadata, Source, default_input
+
+
+def test_canonical_file_describes_itself(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Tensors and description come back; only the writer is filled in."""
+    path = write_checkpoint(tmp_path / "x.safetensors", random_checkpoint)
+    found = read_checkpoint(path)
+    assert found.checked
+    assert found.metadata == dataclasses.replace(
+        random_checkpoint.metadata, writer=f"i3dzoo {i3dzoo.__version__}"
+    )
+    for name, array in random_checkpoint.tensors.items():
+        np.testing.assert_array_equal(found.tensors[name], array)
+
+
+def test_unknown_weights_get_the_published_input(
+    random_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Of a file without a description, stream and classes are read off its shapes."""
+    path = write_checkpoint(tmp_path / "x.pt", random_checkpoint, "piergiaj")
+    metadata = read_checkpoint(path).metadata
+    assert (metadata.stream, metadata.num_classes, metadata.labels) == ("rgb", 12, None)
+    assert metadata.input == default_input("rgb")
+    assert metadata.source == Source("piergiaj", sha256(path))
+
+
+def test_published_weights_are_recognised(genuine: Checkpoint, tmp_path: Path) -> None:
+    """The genuine weights are recognised in another layout, and get labels and input."""
+    path = write_checkpoint(tmp_path / "x.pt", genuine, "piergiaj")
+    metadata = read_checkpoint(path).metadata
+    assert metadata.zoo == "rgb_scratch"
+    assert metadata.labels is not None
+    assert metadata.labels[227] == "playing cricket"
+    assert metadata.input == genuine.metadata.input
+
+
+def test_fingerprint_words(genuine: Checkpoint, random_tensors: Tensors) -> None:
+    """Exact, trunk, nearest and none are told apart and put in words."""
+    assert str(best_match(genuine.tensors)) == "rgb_scratch, 230 of 230 tensors"
+    trunk = {n: a for n, a in genuine.tensors.items() if not n.startswith("Logits")}
+    assert str(best_match(trunk)) == "rgb_scratch trunk, 228 of 230 tensors: the head differs"
+    moved = {**genuine.tensors, "Conv3d_1a_7x7.bn.running_mean": np.zeros(64, "f4")}
+    assert str(best_match(moved)).startswith(
+        "nearest to rgb_scratch, 229 of 230 tensors: Conv3d_1a"
+    )
+    assert str(best_match(random_tensors)).startswith("no tensor of a published checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("Conv3d_1a_7x7.bn.bias", np.nan, "holds 1 values that are NaN or infinite"),
+        ("Logits.Conv3d_0c_1x1.conv.bias", np.inf, "holds 1 values that are NaN or infinite"),
+        ("Conv3d_1a_7x7.bn.running_var", -1, "holds negative variances"),
+    ],
+)
+def test_bad_numbers(random_tensors: Tensors, name: str, value: float, message: str) -> None:
+    """NaN, infinity and negative variances are refused with the tensor's name."""
+    array = random_tensors[name].copy()
+    array[3] = value
+    with pytest.raises(FormatError, match=f"x: {name} {message}"):
+        check_finite("x", {**random_tensors, name: array})
+
+
+def test_output_is_guarded(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """An existing file, a folder and a link are not written over; force replaces a file only."""
+    path = tmp_path / "x.safetensors"
+    path.write_text("mine")
+    with pytest.raises(OutputError, match="exists already; pass --force"):
+        write_checkpoint(path, random_checkpoint)
+    assert path.read_text() == "mine"
+    write_checkpoint(path, random_checkpoint, force=True)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with pytest.raises(OutputError, match="is a symbolic link"):
+        write_checkpoint(link, random_checkpoint, force=True)
+    with pytest.raises(OutputError, match="is a folder"):
+        write_checkpoint(tmp_path, random_checkpoint, force=True)
+
+
+def test_description_must_fit_the_tensors(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A description of other tensors than the file's is refused."""
+    metadata = dataclasses.replace(random_checkpoint.metadata, num_classes=9, labels=None)
+    path = write_checkpoint(
+        tmp_path / "x.safetensors", dataclasses.replace(random_checkpoint, metadata=metadata)
+    )
+    with pytest.raises(MetadataError, match="says rgb and 9 classes, the tensors are rgb with 12"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "malformed"),
+        ("{", "malformed"),
+        ('{"format_version": 99}', "version 99, this i3dzoo reads 1; upgrade"),
+        ('{"format_version": 1}', "malformed"),
+    ],
+)
+def test_malformed_descriptions(
+    random_checkpoint: Checkpoint, tmp_path: Path, text: str, message: str
+) -> None:
+    """Descriptions that are no object, of another version or incomplete are refused."""
+    path = tmp_path / "x.safetensors"
+    formats.write("safetensors", path, random_checkpoint.tensors, {"i3dzoo": text})
+    with pytest.raises(MetadataError, match=message):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": "bgr"}, "expected 'rgb' or 'xy'"),
+        ({"mean": (0.5,)}, "mean has 1 values; expected 3"),
+        ({"std": (0.5, 0.5, 0.0)}, "expected positive"),
+        ({"crop": 0}, "crop is 0"),
+    ],
+)
+def test_impossible_input(changes: dict[str, object], message: str) -> None:
+    """An input that cannot be is refused when it is made."""
+    with pytest.raises(MetadataError, match=message):
+        dataclasses.replace(Input(), **changes)
+
+
+def test_labels_must_be_as_many_as_classes() -> None:
+    """A list of labels of another length than the head is refused."""
+    with pytest.raises(MetadataError, match="there are 1 labels for 2 classes"):
+        Metadata("rgb", 2, ("a",), default_input("rgb"), Source("canonical", ""))
+
+
+def test_metadata_round_trip(random_checkpoint: Checkpoint) -> None:
+    """The description survives JSON."""
+    metadata = random_checkpoint.metadata
+    assert Metadata.from_json(metadata.to_json()) == metadata
+
+
+def test_load_gives_a_ready_network(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """load returns an eval-mode network with labels and the weights of the file, in any dtype."""
+    path = write_checkpoint(tmp_path / "x.safetensors", random_checkpoint)
+    model = load(path)
+    assert not model.training
+    assert model.labels == random_checkpoint.metadata.labels
+    weight = model.get_parameter("Conv3d_1a_7x7.conv.weight")
+    np.testing.assert_array_equal(
+        weight.detach().numpy(), random_checkpoint.tensors["Conv3d_1a_7x7.conv.weight"]
+    )
+    half = {name: array.astype("f2") for name, array in random_checkpoint.tensors.items()}
+    half_model = build(dataclasses.replace(random_checkpoint, tensors=half))
+    assert str(next(half_model.parameters()).dtype) == "torch.float16"
+
+
+def test_unknown_model() -> None:
+    """A name that is neither file nor model is refused with the zoo's names."""
+    with pytest.raises(UnknownNameError, match="nothing: is neither a file nor a zoo model; the"):
+        load("nothing")
+
+
+def test_wrong_layout_is_refused(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Reading a file as a layout that it does not have names what is missing."""
+    path = write_checkpoint(tmp_path / "x.pt", random_checkpoint, "piergiaj")
+    with pytest.raises(MappingError, match="does not fit the layout deepmind: it lacks 228"):
+        read_checkpoint(path, layout="deepmind")
