@@ -1,0 +1,165 @@
+"""The command line, run as a user runs it: child processes, their output and exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from i3dzoo.cli import COMMANDS
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a child process."""
+    return subprocess.run(
+        [sys.executable, "-m", "i3dzoo", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "120"},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def file(random_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A canonical file of random numbers."""
+    return write_checkpoint(tmp_path_factory.mktemp("cli") / "x.safetensors", random_checkpoint)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """The help names every command, and neither numpy nor torch is imported for it."""
+    code = (
+        "import sys; from i3dzoo.cli import cli; cli.main(['--help'], standalone_mode=False);"
+        "assert not {'numpy', 'torch', 'av', 'rich', 'requests'} & set(sys.modules), sys.modules"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    for name in COMMANDS:
+        assert f"\n  {name} " in result.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_examples(name: str) -> None:
+    """Each command's help holds examples that begin with the program's name."""
+    result = run(name, "--help")
+    assert result.returncode == 0
+    assert "Examples:" in result.stdout
+    assert f"  i3dzoo {name}" in result.stdout
+
+
+def test_convert_to_tao_and_back(file: Path, tmp_path: Path) -> None:
+    """A canonical file becomes a .pt and comes back; the path is the last line of output."""
+    there = run("convert", file, "tao.pt", "--to", "piergiaj", cwd=tmp_path)
+    assert there.returncode == 0, there.stderr
+    assert there.stdout == "tao.pt\n"
+    assert "Conv3d_1a_7x7.conv.weight" in there.stderr
+    assert "[64x3x7x7x7]" in there.stderr
+    assert "344 tensors of layout piergiaj" in there.stderr
+    state = torch.load(tmp_path / "tao.pt", weights_only=True)
+    assert len(state) == 344
+    assert state["logits.conv3d.weight"].shape == (12, 1024, 1, 1, 1)
+    back = run("convert", "tao.pt", "--quiet", cwd=tmp_path)
+    assert back.stdout == "tao.safetensors\n"
+    assert read_checkpoint(tmp_path / "tao.safetensors").metadata.num_classes == 12
+
+
+def test_new_head_with_labels(file: Path, tmp_path: Path) -> None:
+    """--labels gives a head of that many classes, named, with the change in the history."""
+    target = tmp_path / "hmdb51.safetensors"
+    result = run("convert", file, target, "--labels", "hmdb51", "--quiet")
+    assert result.returncode == 0, result.stderr
+    metadata = read_checkpoint(target).metadata
+    assert metadata.num_classes == 51
+    assert metadata.labels is not None
+    assert metadata.labels[1] == "cartwheel"
+    assert metadata.history == ("head fresh for 51 classes, seed 0",)
+
+
+def test_dry_run_and_report(file: Path, tmp_path: Path) -> None:
+    """A dry run writes nothing but the report that was asked for."""
+    report = tmp_path / "report.json"
+    arguments = ["--to", "piergiaj", "--dry-run", "--report", report]
+    result = run("convert", file, tmp_path / "x.pt", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    document = json.loads(report.read_text())
+    assert len(document["tensors"]) == 344
+    assert document["written"] is False
+
+
+def test_json_output_is_one_document(file: Path, tmp_path: Path) -> None:
+    """--json prints one document and nothing else on standard output."""
+    converted = json.loads(run("convert", file, tmp_path / "y.safetensors", "--json").stdout)
+    assert converted["metadata"]["num_classes"] == 12
+    (identified,) = json.loads(run("identify", file, "--json").stdout)
+    assert identified["layout"] == "canonical"
+    assert identified["published"] is None
+    (verified,) = json.loads(run("verify", file, "--json").stdout)
+    assert verified["checksums"] is True
+
+
+def test_identify_and_verify_in_words(rgb_scratch: Path) -> None:
+    """The genuine weights are named, and verifying lists what was checked."""
+    identified = run("identify", rgb_scratch)
+    assert "canonical, rgb, 400 classes: rgb_scratch, 230 of 230 tensors" in identified.stdout
+    verified = run("verify", rgb_scratch)
+    assert verified.returncode == 0
+    assert verified.stdout.count("  ok  ") == 4
+    assert "rgb_scratch, 230 of 230 tensors" in verified.stdout
+
+
+def test_a_false_name_is_found(genuine: Checkpoint, tmp_path: Path) -> None:
+    """A file that says that it is a published checkpoint and is not fails verification."""
+    altered = dict(genuine.tensors)
+    altered["Conv3d_1a_7x7.bn.bias"] = altered["Conv3d_1a_7x7.bn.bias"] + 1
+    path = write_checkpoint(tmp_path / "x.safetensors", Checkpoint(altered, genuine.metadata))
+    result = run("verify", path)
+    assert result.returncode == 1
+    assert "says that it is rgb_scratch, but its tensors are not" in result.stderr
+    assert "229 of 230" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["convert", "nothing.pt"], "nothing.pt: is neither a file nor a zoo model"),
+        (["identify", "nothing.pt"], "nothing.pt: there is no such file"),
+        (["convert", "FILE", "FILE"], "exists already; pass --force"),
+        (["convert", "FILE", "no/x.pt", "--to", "piergiaj"], "does not exist; create it first"),
+        (["convert", "FILE", "--to", "caffe"], "no layout is called 'caffe'"),
+        (["convert", "FILE", "x.st", "--labels", "nope"], "nope"),
+        (["convert", "FILE", "x.st", "--head", "keep", "--num-classes", "3"], "has 12 classes"),
+    ],
+)
+def test_errors_are_one_sentence(
+    file: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    """An error is one line on standard error, exit code 1, no traceback, nothing left behind."""
+    filled = [str(file) if each == "FILE" else each for each in arguments]
+    result = run(*filled, "--quiet" if arguments[0] == "convert" else "--json", cwd=tmp_path)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("i3dzoo: ")
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback() -> None:
+    """--debug adds the traceback."""
+    result = run("--debug", "identify", "nothing.pt")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_usage_errors_exit_with_2() -> None:
+    """Wrong usage is told from a failure by its exit code."""
+    assert run("convert").returncode == 2
+    assert run("nonsense").returncode == 2
