@@ -1,7 +1,7 @@
 """Video files through PyAV: every frame that decodes, in display order, with its time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,11 @@ _MAX_SECONDS_A_FRAME = 20.0  # beyond it the timestamps are taken for broken, no
 class _Report:
     """What went wrong while a file was decoded; filled by `_decode`."""
 
+    # Whether the last packet lacks bytes, or the file could not be read on after it, is `partial`.
     packets: int = 0
     broken: int = 0
     end: float = 0.0
-    stopped: bool = False
-    notes: list[str] = field(default_factory=list)
+    partial: bool = False
 
 
 def probe_container(path: Path) -> VideoInfo:
@@ -61,13 +61,15 @@ def probe_container(path: Path) -> VideoInfo:
         if not stamps:
             raise VideoError(f"{path}: no frame of it can be decoded; the file is damaged or empty")
         declared = float(stream.average_rate or stream.guessed_rate or 0) or None
-        truncated = _ends_early(stream, report)
+        truncated = _ends_early(stream, report) or (
+            container.format.name == "gif" and _lacks_trailer(path)
+        )
     times, fps = _times(stamps, declared)
-    warnings = list(report.notes)
+    warnings = []
     if truncated:
-        warnings.append(f"the file ends early: {len(stamps)} frames are there and are used")
-    if report.broken:
-        warnings.append(f"{report.broken} damaged pieces of the video were left out")
+        warnings.append(f"the file ends early; the {len(stamps)} frames that are there are used")
+    elif report.broken:
+        warnings.append(f"the file is damaged; {report.broken} frames or packets were left out")
     return VideoInfo(
         path, "file", "rgb", len(stamps), height, width, fps, times, truncated, tuple(warnings)
     )
@@ -168,7 +170,7 @@ def _decode(container: Any, stream: Any, report: _Report) -> Iterator[av.VideoFr
         except StopIteration:
             return
         except (av.error.FFmpegError, OSError):
-            report.stopped = True
+            report.partial = True
             packet = None
         yield from _decode_packet(stream, packet, report)
         if packet is None:
@@ -178,6 +180,7 @@ def _decode(container: Any, stream: Any, report: _Report) -> Iterator[av.VideoFr
 def _decode_packet(stream: Any, packet: Any, report: _Report) -> list[av.VideoFrame]:
     if packet is not None and packet.size:
         report.packets += 1
+        report.partial = packet.is_corrupt
         begin = packet.dts if packet.dts is not None else packet.pts
         if begin is not None and packet.time_base:
             end = float((begin + (packet.duration or 0)) * packet.time_base)
@@ -201,13 +204,20 @@ def _ends_early(stream: Any, report: _Report) -> bool:
 
     Either alone misleads: an AVI counts dropped frames, an MP4 may be trimmed by an edit list.
     """
-    if report.stopped:
+    if report.partial:
         return True
     if not stream.frames or report.packets >= stream.frames or not stream.duration:
         return False
     declared = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
     frame = 1 / float(stream.average_rate) if stream.average_rate else 0.04
     return report.end + 1.5 * frame < declared
+
+
+def _lacks_trailer(path: Path) -> bool:
+    """Tell whether a GIF lacks the semicolon that ends it; nothing else shows that it was cut."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 64, 0))
+        return not file.read().rstrip(b"\0").endswith(b";")
 
 
 def _times(

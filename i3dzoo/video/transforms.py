@@ -58,7 +58,8 @@ def preprocess(frames: npt.NDArray[np.uint8] | torch.Tensor, spec: Input) -> tor
     mean = torch.tensor(spec.mean, dtype=torch.float32, device=device).view(-1, 1, 1)
     std = torch.tensor(spec.std, dtype=torch.float32, device=device).view(-1, 1, 1)
     output = torch.empty((depth, count, edge, edge), dtype=torch.float32, device=device)
-    step = max(_CHUNK_VALUES // (frames.shape[1] * frames.shape[2] * depth), 1)
+    largest = max(height * width, frames.shape[1] * frames.shape[2])
+    step = max(_CHUNK_VALUES // (largest * depth), 1)
     for begin in range(0, count, step):
         chunk = frames[begin : begin + step]
         if not isinstance(chunk, torch.Tensor):

@@ -1,0 +1,374 @@
+"""Decoding: every container, folders, arrays, and everything that is wrong with files."""
+
+import os
+import pickle
+import struct
+import tracemalloc
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from i3dzoo.errors import MissingFileError, VideoError
+from i3dzoo.video import Frames, probe, read, stream
+
+from .video_files import numbered, write_video
+
+
+def write_image(path: Path, image: Frames) -> Path:
+    """Write a PNG: RGB, or grey if the array has two axes."""
+    pixels = "rgb24" if image.ndim == 3 else "gray"
+    encoder = av.CodecContext.create("png", "w")
+    encoder.height, encoder.width = image.shape[:2]
+    encoder.pix_fmt = pixels
+    encoder.time_base = Fraction(1, 25)
+    packets = encoder.encode(av.VideoFrame.from_ndarray(image, format=pixels))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(bytes(packet) for packet in [*packets, *encoder.encode(None)]))
+    return path
+
+
+class TestFiles:
+    def test_every_frame_comes_back_exactly(self, tmp_path: Path) -> None:
+        """A lossless file gives back its frames, their number, size, rate and times."""
+        frames = numbered(10)
+        info = probe(write_video(tmp_path / "a.mov", frames, fps=20))
+        assert (info.frames, info.height, info.width, info.fps) == (10, 48, 64, 20.0)
+        assert info.times is not None
+        np.testing.assert_allclose(info.times, np.arange(10) / 20)
+        assert info.duration == pytest.approx(0.5)
+        assert not info.truncated
+        assert info.warnings == ()
+        np.testing.assert_array_equal(read(info).frames, frames)
+
+    def test_chosen_frames_in_the_order_asked(self, tmp_path: Path) -> None:
+        """Indices may be in any order and repeat; frames and times come as asked."""
+        frames = numbered(10)
+        path = write_video(tmp_path / "a.mov", frames)
+        video = read(path, [7, 2, 2, 9])
+        np.testing.assert_array_equal(video.frames, frames[[7, 2, 2, 9]])
+        assert video.times is not None
+        np.testing.assert_allclose(video.times, np.array([7, 2, 2, 9]) / 25)
+
+    def test_stream_yields_each_frame_once_in_order(self, tmp_path: Path) -> None:
+        """The generator sorts and drops repetitions."""
+        info = probe(write_video(tmp_path / "a.mov", numbered(10)))
+        assert [index for index, _ in stream(info, [5, 1, 5, 0])] == [0, 1, 5]
+
+    def test_index_outside_the_video(self, tmp_path: Path) -> None:
+        """A frame that is not there is an error that tells how many there are."""
+        info = probe(write_video(tmp_path / "a.mov", numbered(10)))
+        with pytest.raises(VideoError, match=r"frames 3\.\.10 are wanted; it has 10"):
+            stream(info, [3, 10])
+
+    def test_variable_frame_rate(self, tmp_path: Path) -> None:
+        """Times are those of the frames, not multiples of an average."""
+        stamps = [0, 40, 80, 500, 540, 1000]
+        path = write_video(tmp_path / "a.mkv", numbered(6), 25, stamps, "ffv1", "bgr0")
+        info = probe(path)
+        assert info.times is not None
+        np.testing.assert_allclose(info.times, np.array(stamps) / 1000)
+        assert info.fps == pytest.approx(5.0)
+
+    @pytest.mark.parametrize(("quarter", "matrix"), [(3, (0, 1, -1, 0)), (2, (-1, 0, 0, -1))])
+    def test_rotation_is_applied(
+        self, tmp_path: Path, quarter: int, matrix: tuple[int, int, int, int]
+    ) -> None:
+        """A phone's display matrix turns frames upright; np.rot90 turns against the clock."""
+        frames = numbered(3)
+        frames[:, :10, :20] = 255
+        path = write_video(tmp_path / "a.mov", frames)
+        data = bytearray(path.read_bytes())
+        begin = data.index(b"tkhd") + 44  # past the type, 24 bytes of fields, 16 of other ones
+        a, b, c, d = (value << 16 for value in matrix)
+        data[begin : begin + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+        path.write_bytes(data)
+        info = probe(path)
+        expected = np.rot90(frames, quarter, axes=(1, 2))
+        assert (info.height, info.width) == expected.shape[1:3]
+        np.testing.assert_array_equal(read(info).frames, expected)
+
+    def test_transparent_pixels_are_white(self, tmp_path: Path) -> None:
+        """Alpha is laid over white."""
+        rgba = np.zeros((1, 16, 16, 4), np.uint8)
+        rgba[0, :, 8:, 3] = 255
+        path = tmp_path / "a.mov"
+        with av.open(str(path), "w") as container:
+            out = container.add_stream("png", rate=25)
+            out.height, out.width, out.pix_fmt = 16, 16, "rgba"
+            container.mux(out.encode(av.VideoFrame.from_ndarray(rgba[0], format="rgba")))
+            container.mux(out.encode(None))
+        frame = read(path).frames[0]
+        assert (frame[:, :8] == 255).all()
+        assert (frame[:, 8:] == 0).all()
+
+    def test_ten_bit_video(self, tmp_path: Path) -> None:
+        """Pixel formats of more than 8 bits become 8-bit RGB."""
+        grey = np.full((3, 32, 32, 3), 128, np.uint8)
+        path = write_video(tmp_path / "a.mkv", grey, codec="ffv1", pixels="yuv420p10le")
+        assert np.abs(read(path).frames.astype(int) - 128).max() <= 2
+
+    def test_memory_does_not_grow_with_the_video(self, tmp_path: Path) -> None:
+        """Of 300 frames of 640x480 (276 MB), reading 3 holds little more than those 3."""
+        frames = np.broadcast_to(np.full((480, 640, 3), 90, np.uint8), (300, 480, 640, 3))
+        path = write_video(tmp_path / "a.mp4", frames, codec="mpeg4", pixels="yuv420p")
+        tracemalloc.start()
+        try:
+            video = read(path, [10, 150, 290])
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert video.info.frames == 300
+        assert peak < 8_000_000
+
+
+class TestBadFiles:
+    def test_missing(self, tmp_path: Path) -> None:
+        """A missing path is a MissingFileError that names it."""
+        with pytest.raises(MissingFileError, match=r"gone\.mp4: no such file or folder$"):
+            probe(tmp_path / "gone.mp4")
+
+    def test_empty(self, tmp_path: Path) -> None:
+        """A file of no bytes is called empty."""
+        path = tmp_path / "a.mp4"
+        path.touch()
+        with pytest.raises(VideoError, match=r"a\.mp4: is empty$"):
+            probe(path)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            np.random.default_rng(0).bytes(50_000),
+            b"a line of text\n" * 1000,
+            b"#EXTM3U\n#EXTINF:10,\nother.ts\n#EXT-X-ENDLIST\n",
+            b"ffconcat version 1.0\nfile other.mp4\n",
+        ],
+        ids=["noise", "text", "playlist", "concat"],
+    )
+    def test_not_a_video(self, tmp_path: Path, data: bytes) -> None:
+        """Noise, text and lists that lead to other files are no videos; the message is a line."""
+        path = tmp_path / "a.mp4"
+        path.write_bytes(data)
+        with pytest.raises(VideoError, match=r"a\.mp4: is no video that FFmpeg can read") as caught:
+            probe(path)
+        assert "\n" not in str(caught.value)
+
+    def test_sound_only(self, tmp_path: Path) -> None:
+        """A file without a video stream says what it holds."""
+        path = tmp_path / "a.mp4"
+        with av.open(str(path), "w") as container:
+            out = container.add_stream("aac", rate=44100)
+            sound = np.zeros((1, 4096), np.float32)
+            frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout="mono")
+            frame.rate = 44100
+            container.mux(out.encode(frame))
+            container.mux(out.encode(None))
+        with pytest.raises(VideoError, match=r"a\.mp4: holds no video, only audio$"):
+            probe(path)
+
+    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all")
+    def test_no_permission(self, tmp_path: Path) -> None:
+        """A file that may not be read says so."""
+        path = write_video(tmp_path / "a.mov", numbered(3))
+        path.chmod(0)
+        with pytest.raises(VideoError, match="permission denied"):
+            probe(path)
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+    def test_pipe(self, tmp_path: Path) -> None:
+        """A named pipe is refused instead of waited for."""
+        os.mkfifo(tmp_path / "a.mp4")
+        with pytest.raises(VideoError, match="is no regular file"):
+            probe(tmp_path / "a.mp4")
+
+    def test_replaced_by_a_shorter_file(self, tmp_path: Path) -> None:
+        """A file that changed between probing and reading is an error, not fewer frames."""
+        info = probe(write_video(tmp_path / "a.mov", numbered(10)))
+        write_video(tmp_path / "a.mov", numbered(4))
+        with pytest.raises(VideoError, match="frame 8 is gone; the file changed"):
+            read(info, [0, 8])
+
+
+class TestFolders:
+    def test_natural_order(self, tmp_path: Path) -> None:
+        """Image 2 comes before image 10, and hidden files are no images."""
+        for number in (10, 2, 1):
+            write_image(tmp_path / f"f{number}.png", numbered(11)[number])
+        (tmp_path / "._f3.png").write_bytes(b"junk of an archiver")
+        video = read(tmp_path)
+        np.testing.assert_array_equal(video.frames, numbered(11)[[1, 2, 10]])
+        assert video.info.fps is None
+        assert video.times is None
+
+    def test_tao_layout(self, tmp_path: Path) -> None:
+        """rgb/ gives RGB; u/ and v/ give two channels, horizontal flow first."""
+        for number in range(3):
+            write_image(tmp_path / "rgb" / f"{number}.png", numbered(3)[number])
+            write_image(tmp_path / "u" / f"{number}.png", np.full((8, 12), 100, np.uint8))
+            write_image(tmp_path / "v" / f"{number}.png", np.full((8, 12), 200, np.uint8))
+        assert read(tmp_path).frames.shape == (3, 48, 64, 3)
+        flow = read(tmp_path, channels="xy").frames
+        assert flow.shape == (3, 8, 12, 2)
+        assert flow[0, 0, 0].tolist() == [100, 200]
+
+    def test_u_and_v_must_match(self, tmp_path: Path) -> None:
+        """A flow folder whose halves differ is an error with both counts."""
+        write_image(tmp_path / "u" / "0.png", np.zeros((8, 8), np.uint8))
+        (tmp_path / "v").mkdir()
+        with pytest.raises(VideoError, match="u/ holds 1 images and v/ 0"):
+            probe(tmp_path, "xy")
+
+    def test_wrong_stream(self, tmp_path: Path) -> None:
+        """RGB where flow is wanted, and the reverse, say what is needed."""
+        write_image(tmp_path / "rgb" / "0.png", numbered(1)[0])
+        with pytest.raises(VideoError, match=r"holds no optical flow.*\[T, H, W, 2\]"):
+            probe(tmp_path, "xy")
+        write_image(tmp_path / "flow" / "u" / "0.png", np.zeros((8, 8), np.uint8))
+        with pytest.raises(VideoError, match=r"holds optical flow .*the model takes RGB"):
+            probe(tmp_path / "flow")
+
+    def test_no_images(self, tmp_path: Path) -> None:
+        """A folder without images says which it looks for."""
+        with pytest.raises(VideoError, match=r"holds no images \(\.bmp, \.jpeg"):
+            probe(tmp_path)
+
+    def test_odd_size_is_named(self, tmp_path: Path) -> None:
+        """An image of another size than the first is named with both sizes."""
+        write_image(tmp_path / "0.png", numbered(1)[0])
+        write_image(tmp_path / "1.png", numbered(1, 20, 30)[0])
+        with pytest.raises(VideoError, match=r"1\.png: is 30x20 pixels; the first image is 64x48"):
+            read(tmp_path)
+
+    @pytest.mark.parametrize("data", [b"no image", b"\x89PNG\r\n\x1a\n" + bytes(50)])
+    def test_damaged_image_is_named(self, tmp_path: Path, data: bytes) -> None:
+        """An image that does not decode is named."""
+        (tmp_path / "0.png").write_bytes(data)
+        with pytest.raises(VideoError, match=r"0\.png: is (no PNG|a damaged image)"):
+            probe(tmp_path)
+
+
+class TestArrays:
+    @pytest.mark.parametrize(("channels", "depth"), [("rgb", 3), ("xy", 2)])
+    def test_round_trip(self, tmp_path: Path, channels: str, depth: int) -> None:
+        """Both kinds of array come back as they are."""
+        array = np.random.default_rng(0).integers(0, 256, (5, 8, 9, depth), np.uint8)
+        np.save(tmp_path / "a.npy", array)
+        video = read(tmp_path / "a.npy", channels=channels)  # type: ignore[arg-type] # parametrized
+        np.testing.assert_array_equal(video.frames, array)
+
+    def test_pickled_object_is_refused(self, tmp_path: Path) -> None:
+        """An array of Python objects is refused without being unpickled."""
+        np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+        with pytest.raises(VideoError, match="pickled Python objects, which can run code"):
+            probe(tmp_path / "a.npy")
+        (tmp_path / "b.npy").write_bytes(pickle.dumps([1, 2]))
+        with pytest.raises(VideoError, match=r"b\.npy: is no readable \.npy array"):
+            probe(tmp_path / "b.npy")
+
+    def test_header_that_claims_too_much(self, tmp_path: Path) -> None:
+        """An array shorter than its header says is refused, however much it claims."""
+        np.save(tmp_path / "a.npy", np.zeros((2, 8, 8, 3), np.uint8))
+        data = (tmp_path / "a.npy").read_bytes()
+        (tmp_path / "a.npy").write_bytes(
+            data.replace(b"(2, 8, 8, 3), }" + b" " * 7, b"(2000000000, 8, 8, 3)}")
+        )
+        with pytest.raises(VideoError, match=r"is no readable \.npy array"):
+            probe(tmp_path / "a.npy")
+
+    def test_wrong_type_or_shape(self, tmp_path: Path) -> None:
+        """Floats and stray axes are refused with what was found and expected."""
+        np.save(tmp_path / "a.npy", np.zeros((1, 4, 8, 8, 2), np.float32))
+        with pytest.raises(VideoError, match=r"holds float32 \[1, 4, 8, 8, 2\]; expected uint8"):
+            probe(tmp_path / "a.npy")
+
+    def test_wrong_stream(self, tmp_path: Path) -> None:
+        """An RGB array where flow is wanted, and an RGB video, say so."""
+        np.save(tmp_path / "a.npy", np.zeros((4, 8, 8, 3), np.uint8))
+        with pytest.raises(VideoError, match=r"holds RGB frames .* and the model takes flow"):
+            probe(tmp_path / "a.npy", "xy")
+        path = write_video(tmp_path / "a.mov", numbered(3))
+        with pytest.raises(VideoError, match="is an RGB video, and the model takes optical flow"):
+            probe(path, "xy")
+
+
+REAL = {
+    "R6llTwEh07w.mp4": (303, 340, 256, 30),
+    "RATRACE_wave_f_nm_np1_fr_goo_37.avi": (72, 560, 240, 30),
+    "SOX5yA1l24A.mp4": (332, 340, 256, 29.97),
+    "SchoolRulesHowTheyHelpUs_wave_f_nm_np1_ba_med_0.avi": (74, 320, 240, 30),
+    "TrumanShow_wave_f_nm_np1_fr_med_26.avi": (48, 432, 240, 30),
+    "WUzgd7C1pWA.mp4": (327, 340, 256, 29.97),
+    "arm_wrestling.mp4": (280, 340, 256, 28),
+    "hmdb51_Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi": (83, 320, 240, 30),
+    "v_CricketShot_g04_c01_flow.gif": (79, 224, 224, 25),
+    "v_CricketShot_g04_c01_rgb.gif": (79, 224, 224, 25),
+    "v_SoccerJuggling_g23_c01.avi": (240, 320, 240, 29.97),
+    "v_SoccerJuggling_g24_c01.avi": (251, 320, 240, 29.97),
+}
+CARTWHEEL = "hmdb51_Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi"
+
+
+@pytest.mark.real_data
+class TestRealClips:
+    @pytest.mark.parametrize("name", REAL)
+    def test_decodes(self, test_data: Path, name: str) -> None:
+        """Every real clip decodes whole, HMDB51's non-UTF-8 metadata and all."""
+        frames, width, height, fps = REAL[name]
+        info = probe(test_data / "clips" / name)
+        assert (info.frames, info.width, info.height) == (frames, width, height)
+        assert info.fps == pytest.approx(fps, abs=0.001)
+        assert not info.truncated
+        assert info.warnings == ()
+        last = read(info, [0, frames - 1]).frames
+        assert last.shape == (2, height, width, 3)
+        assert last.std() > 3
+
+    def test_avi_timestamps_are_replaced_by_counting(self, test_data: Path) -> None:
+        """Xvid's B-frames carry times out of order; the frames are evenly spaced all the same."""
+        info = probe(test_data / "clips" / CARTWHEEL)
+        assert info.times is not None
+        np.testing.assert_allclose(info.times, np.arange(83) / 30)
+
+    @pytest.mark.parametrize(
+        ("name", "least"),
+        [
+            (CARTWHEEL, 30),
+            ("v_SoccerJuggling_g23_c01.avi", 110),
+            ("v_CricketShot_g04_c01_rgb.gif", 30),
+        ],
+    )
+    def test_half_a_file(self, test_data: Path, tmp_path: Path, name: str, least: int) -> None:
+        """A file cut in half gives the frames that are there, and a warning."""
+        whole = read(test_data / "clips" / name).frames
+        data = (test_data / "clips" / name).read_bytes()
+        path = tmp_path / Path(name).name
+        path.write_bytes(data[: len(data) // 2])
+        info = probe(path)
+        assert info.truncated
+        assert info.warnings == (
+            f"the file ends early; the {info.frames} frames that are there are used",
+        )
+        assert least <= info.frames < len(whole)
+        kept = read(info).frames[:-1]
+        np.testing.assert_array_equal(kept, whole[: len(kept)])
+
+    def test_damage_in_the_middle(self, test_data: Path, tmp_path: Path) -> None:
+        """Frames that damage destroyed are left out and counted."""
+        data = bytearray((test_data / "clips" / "arm_wrestling.mp4").read_bytes())
+        for place in range(200_000, 204_000):
+            data[place] ^= 0x5A
+        path = tmp_path / "damaged.mp4"
+        path.write_bytes(data)
+        info = probe(path)
+        assert 270 <= info.frames < 280
+        assert info.warnings[0].startswith("the file is damaged; ")
+        assert len(read(info).frames) == info.frames
+
+    def test_mp4_without_its_index(self, test_data: Path, tmp_path: Path) -> None:
+        """An MP4 that lost its end lost its index too and cannot be read."""
+        data = (test_data / "clips" / "arm_wrestling.mp4").read_bytes()
+        (tmp_path / "a.mp4").write_bytes(data[: len(data) // 2])
+        with pytest.raises(VideoError, match="check that the file is whole"):
+            probe(tmp_path / "a.mp4")
