@@ -342,9 +342,10 @@ def host(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """Return an address as messages may show it: without password and without signature."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{host(url)}{parts.path}"
+    """Return an address as messages show it: short, and without password and signature."""
+    folders = urlsplit(url).path.split("/")
+    path = "/".join(folders) if len(folders) <= 3 else f"/…/{folders[-1]}"
+    return f"{host(url)}{path}"
 
 
 def _check_size(wanted: _Wanted, end: int | None, part: _Part) -> None:

@@ -211,8 +211,7 @@ def _fetch(model: Manifest, target: Path, client: "Client") -> None:
         leftover.unlink()  # of a process that was killed while it wrote
     for number, source in enumerate(model.sources, 1):
         folder = downloads / f"{number}-{source.layout}"
-        title = sources.describe(source)
-        client.progress.say(f"{model.name}: from {title}")
+        client.progress.say(f"{model.name}: from {sources.describe(source)}")
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -222,7 +221,7 @@ def _fetch(model: Manifest, target: Path, client: "Client") -> None:
             raise
         except I3DZooError as error:
             _tidy(folder)
-            reasons.append(f"{title}: {error}")
+            reasons.append(f"{source.title}: {error}")
             client.progress.say(f"{model.name}: {reasons[-1]}")
         else:
             shutil.rmtree(downloads, ignore_errors=True)

