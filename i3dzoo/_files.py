@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from i3dzoo.errors import OutputError
 
-__all__ = ["atomic_write", "check_output"]
+__all__ = ["atomic_write", "check_output", "output_error"]
 
 
 def check_output(path: Path, force: bool) -> None:
@@ -42,7 +42,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             prefix=f".{path.name}.", suffix=".part", dir=path.parent
         )
     except OSError as error:
-        raise _output_error(path, error) from error
+        raise output_error(path, error) from error
     part = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -52,7 +52,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         part.chmod(0o666 & ~_umask())
         part.replace(path)
     except OSError as error:
-        raise _output_error(path, error) from error
+        raise output_error(path, error) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -63,7 +63,8 @@ def _umask() -> int:
     return mask
 
 
-def _output_error(path: Path, error: OSError) -> OutputError:
+def output_error(path: Path, error: OSError) -> OutputError:
+    """Put a failure to write into words, with what to do about it."""
     if isinstance(error, OutputError):
         return error
     remedy = {

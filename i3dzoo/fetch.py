@@ -21,7 +21,7 @@ from requests import Response
 from requests import exceptions as failure
 
 from i3dzoo import __version__, checksums
-from i3dzoo._files import _output_error
+from i3dzoo._files import output_error
 from i3dzoo.errors import ChecksumError, FetchError, I3DZooError
 from i3dzoo.progress import Progress, Quiet
 
@@ -294,7 +294,7 @@ def writing(target: Path) -> Iterator[None]:
     except I3DZooError:
         raise
     except OSError as error:
-        raise _output_error(target, error) from error
+        raise output_error(target, error) from error
 
 
 def _understood(attempt: Callable[[], _T]) -> _T:

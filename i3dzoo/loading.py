@@ -1,5 +1,6 @@
 """From a name or a file to a network that is ready to use."""
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,10 @@ def find(model: str | Path, offline: bool = False) -> Path:
     path = Path(model)
     if path.exists() or path.with_name(f"{path.name}.index").exists():
         return path
+    near = difflib.get_close_matches(name.lower(), zoo.names(), n=2)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise UnknownNameError(
-        f"{name}: is neither a file nor a zoo model; the zoo has {', '.join(zoo.names())}"
+        f"{name}: is neither a file nor a zoo model; {hint}the zoo has {', '.join(zoo.names())}"
     )
 
 

@@ -151,7 +151,7 @@ def test_metadata_round_trip(random_checkpoint: Checkpoint) -> None:
 
 
 def test_load_gives_a_ready_network(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """load returns an eval-mode network with labels and the weights of the file, in any dtype."""
+    """Load returns an eval-mode network with labels and the weights of the file, in any dtype."""
     path = write_checkpoint(tmp_path / "x.safetensors", random_checkpoint)
     model = load(path)
     assert not model.training

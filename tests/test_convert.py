@@ -104,9 +104,7 @@ def test_wrong_shapes(random_tensors: Tensors, name: str, array: Array, message:
 def test_wrong_dtype(random_tensors: Tensors) -> None:
     """Integers are no weights."""
     foreign = {**_foreign(random_tensors, "piergiaj"), "logits.conv3d.bias": np.zeros(12, "i4")}
-    with pytest.raises(
-        MappingError, match=r"logits\.conv3d\.bias has dtype int32; expected"
-    ):
+    with pytest.raises(MappingError, match=r"logits\.conv3d\.bias has dtype int32; expected"):
         convert.to_canonical("x", foreign, tables.table("piergiaj"))
 
 

@@ -52,9 +52,7 @@ def test_code_is_not_run(tmp_path: Path, protocol: int) -> None:
     """A pickle that tries to make a folder is refused, and there is no folder."""
     trap = tmp_path / "trap"
     path = _write(tmp_path / "x.pkl", {"params": _Call(os.mkdir, str(trap))}, protocol)
-    with pytest.raises(
-        UnsafeFileError, match=r"x\.pkl: the pickle asks for .*mkdir; i3dzoo"
-    ):
+    with pytest.raises(UnsafeFileError, match=r"x\.pkl: the pickle asks for .*mkdir; i3dzoo"):
         formats.read(path)
     assert not trap.exists()
 
