@@ -11,7 +11,7 @@ from i3dzoo._files import check_output
 from i3dzoo.arrays import Tensors
 from i3dzoo.checksums import sha256
 from i3dzoo.convert import Conversion
-from i3dzoo.errors import FormatError, MetadataError
+from i3dzoo.errors import ChecksumError, FormatError, MetadataError
 from i3dzoo.fingerprint import best_match
 from i3dzoo.formats.container import Container
 from i3dzoo.metadata import Metadata, Source, default_input
@@ -40,7 +40,10 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    path: str | Path, layout: str | None = None, converter: Path | None = None
+    path: str | Path,
+    layout: str | None = None,
+    converter: Path | None = None,
+    altered: bool = False,
 ) -> Checkpoint:
     """Read a file of any layout.
 
@@ -51,10 +54,13 @@ def read_checkpoint(
         path: The file; of a TensorFlow checkpoint, its index, data file, prefix or folder.
         layout: Name of the layout; None recognises it by the names of the tensors.
         converter: A converter table of the user's own, instead of `layout`.
+        altered: Accept a file that is a published checkpoint but for one tensor, which without
+            checksums of its own looks damaged.
 
     Raises:
         MissingFileError: There is no such file.
         FormatError: It is truncated, corrupt or of no known format, or holds NaN or infinity.
+        ChecksumError: A tensor does not match its checksum, or that of a published checkpoint.
         MappingError: Its tensors are not those of the layout.
         MetadataError: Its description contradicts its tensors.
     """
@@ -71,7 +77,7 @@ def read_checkpoint(
     if _DESCRIPTION in container.metadata:
         metadata = _described(container, conversion.tensors)
     else:
-        metadata = _recognised(container, conversion)
+        metadata = _recognised(container, conversion, altered)
     return Checkpoint(conversion.tensors, metadata, conversion, container.checked)
 
 
@@ -129,9 +135,14 @@ def _described(container: Container, tensors: Tensors) -> Metadata:
     return metadata
 
 
-def _recognised(container: Container, conversion: Conversion) -> Metadata:
+def _recognised(container: Container, conversion: Conversion, altered: bool) -> Metadata:
     tensors = conversion.tensors
     found = best_match(tensors)
+    if len(found.differing) == 1 and not found.trunk and not (container.checked or altered):
+        raise ChecksumError(
+            f"{container.path}: is {found.name} but for {found.differing[0]}, so it is corrupt: "
+            "fetch it again, or pass --altered if that tensor was changed on purpose"
+        )
     stream = convert.stream(tensors)
     metadata = Metadata(
         stream=stream,

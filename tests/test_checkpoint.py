@@ -11,7 +11,14 @@ from i3dzoo import formats
 from i3dzoo.arrays import Tensors
 from i3dzoo.checkpoint import Checkpoint, check_finite, read_checkpoint, write_checkpoint
 from i3dzoo.checksums import sha256
-from i3dzoo.errors import FormatError, MappingError, MetadataError, OutputError, UnknownNameError
+from i3dzoo.errors import (
+    ChecksumError,
+    FormatError,
+    MappingError,
+    MetadataError,
+    OutputError,
+    UnknownNameError,
+)
 from i3dzoo.fingerprint import best_match
 from i3dzoo.loading import build, load
 from i3dzoo.metadata import Input, Metadata, Source, default_input
@@ -60,6 +67,17 @@ def test_fingerprint_words(genuine: Checkpoint, random_tensors: Tensors) -> None
         "nearest to rgb_scratch, 229 of 230 tensors: Conv3d_1a"
     )
     assert str(best_match(random_tensors)).startswith("no tensor of a published checkpoint")
+
+
+def test_flipped_byte_without_checksums(genuine: Checkpoint, tmp_path: Path) -> None:
+    """One flipped bit in a file without checksums is caught by the published checksums."""
+    path = write_checkpoint(tmp_path / "x.pt", genuine, "piergiaj")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ChecksumError, match=r"is rgb_scratch but for Mixed_.*fetch it again"):
+        read_checkpoint(path)
+    assert read_checkpoint(path, altered=True).metadata.zoo is None
 
 
 @pytest.mark.parametrize(

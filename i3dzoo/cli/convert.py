@@ -33,6 +33,7 @@ _SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "tensorflow": ".index"
 @click.option(
     "--converter", type=click.Path(path_type=Path), help="Read SRC by a table of your own."
 )
+@click.option("--altered", is_flag=True, help="SRC is a published one with one tensor changed.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the mapping as JSON.")
 @click.option("--dry-run", is_flag=True, help="Show the mapping and write nothing.")
 @click.option("--quiet", is_flag=True, help="Leave the mapping out.")
@@ -56,7 +57,9 @@ def command(**options: Any) -> None:
 
     layout = options["layout"]
     source = find(options["source"])
-    checkpoint = read_checkpoint(source, options["source_layout"], options["converter"])
+    checkpoint = read_checkpoint(
+        source, options["source_layout"], options["converter"], options["altered"]
+    )
     checkpoint = _operate(checkpoint, options)
     target = options["target"] or _default_target(options["source"], layout)
     steps, ignored = _mapping(checkpoint, layout, str(target))
