@@ -17,7 +17,9 @@ __all__ = [
     "MissingFileError",
     "OfflineError",
     "OutputError",
+    "RecipeError",
     "ShapeError",
+    "TrainingError",
     "UnknownNameError",
     "UnsafeFileError",
     "VideoError",
@@ -43,6 +45,8 @@ class I3DZooError(Exception):
     ├── FetchError       (ConnectionError)    no source could deliver
     │   └── OfflineError                      the network was not allowed and was needed
     ├── VideoError       (ValueError)         a video that cannot be decoded
+    ├── RecipeError      (ValueError)         a recipe or a TAO spec has unknown or wrong keys
+    ├── TrainingError    (RuntimeError)       training cannot go on
     └── DependencyError  (ImportError)        an optional package is not installed
     ```
     """
@@ -102,6 +106,14 @@ class OfflineError(FetchError):
 
 class VideoError(I3DZooError, ValueError):
     """A video cannot be decoded, or has too few frames."""
+
+
+class RecipeError(I3DZooError, ValueError):
+    """A recipe or a TAO spec has a key that is unknown, or a value that is not of its type."""
+
+
+class TrainingError(I3DZooError, RuntimeError):
+    """Training cannot go on: the loss is not finite, or memory does not suffice."""
 
 
 class DependencyError(I3DZooError, ImportError):

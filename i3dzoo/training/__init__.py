@@ -1,0 +1,1 @@
+"""Fine-tuning: recipes as data, a loop that can be killed and resumed, and what it reports."""
