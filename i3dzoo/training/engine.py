@@ -1,0 +1,258 @@
+"""One optimiser step, on one device or many: precision, reduction, clipping, averaging.
+
+`accelerate` brings devices, mixed precision and gradient reduction. Every clip counts once, however
+the batch is divided: the loss is a sum over all processes over the sum of the clips' weights, so
+that two processes give the gradients of one with twice the batch.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from i3dzoo.errors import RecipeError, TrainingError
+from i3dzoo.training.clips import Batch, Clips
+from i3dzoo.training.network import (
+    Average,
+    Streams,
+    parameter_groups,
+    prepare,
+    recompute_activations,
+)
+from i3dzoo.training.plan import step_seed
+from i3dzoo.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Engine", "StepResult", "make_accelerator"]
+
+
+def make_accelerator(recipe: Recipe, device: str = "auto") -> "Accelerator":
+    """Return the accelerator of this process; under torchrun or `accelerate launch`, one of many.
+
+    Args:
+        recipe: Of which the precision is taken.
+        device: `auto` takes GPUs where there are any, `cpu` does not.
+    """
+    from accelerate import Accelerator
+
+    precision = {"fp32": "no"}.get(recipe.loop.precision, recipe.loop.precision)
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    return Accelerator(mixed_precision=precision, cpu=cpu)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step gave, over all processes.
+
+    Attributes:
+        loss: Weighted mean over the clips.
+        top1: Share of the clips that were classified right, 0..1.
+    """
+
+    loss: float
+    top1: float
+
+
+class Engine:
+    """Networks, optimiser and accelerator of one run.
+
+    Args:
+        recipe: How to train.
+        streams: The networks; they are moved to the accelerator's device.
+        clips: What is trained on, for the weights of the classes.
+        accelerator: From `make_accelerator`.
+
+    Raises:
+        RecipeError: The batch cannot be divided among the processes.
+    """
+
+    def __init__(
+        self, recipe: Recipe, streams: Streams, clips: Clips, accelerator: "Accelerator"
+    ) -> None:
+        loop, world = recipe.loop, accelerator.num_processes
+        if loop.batch_size % (world * loop.accumulate):
+            raise RecipeError(
+                f"loop.batch_size is {loop.batch_size}; expected a multiple of {world} processes x "
+                f"{loop.accumulate} accumulations"
+            )
+        self.recipe, self.accelerator = recipe, accelerator
+        if recipe.network.batchnorm == "sync" and world > 1:
+            streams = nn.SyncBatchNorm.convert_sync_batchnorm(streams)  # type: ignore[no-untyped-call] # torch has no types here
+        if loop.checkpoint_activations:
+            recompute_activations(streams)
+        self.streams = streams.to(accelerator.device)
+        if loop.channels_last:
+            self.streams.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # torch's types lack 3d
+        self.average = Average(self.streams, recipe.network.ema) if recipe.network.ema else None
+        self.optimizer = accelerator.prepare_optimizer(self._make_optimizer())
+        self.class_weights = self._weigh(clips)
+        self.network: nn.Module = self.streams
+        self._learning: frozenset[str] = frozenset()
+        self.begin_epoch(0)
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        optim = self.recipe.optim
+        groups = parameter_groups(self.streams, optim)
+        if optim.kind == "adamw":
+            return torch.optim.AdamW(groups, weight_decay=optim.weight_decay)
+        return torch.optim.SGD(
+            groups,
+            momentum=optim.momentum,
+            nesterov=optim.nesterov,
+            weight_decay=optim.weight_decay,
+        )
+
+    def _weigh(self, clips: Clips) -> Tensor:
+        weights = np.ones(len(clips.classes))
+        if self.recipe.optim.class_weights == "balanced":
+            counts = np.bincount(clips.labels, minlength=len(clips.classes))
+            weights = len(clips.labels) / (len(clips.classes) * np.maximum(counts, 1))
+        return torch.tensor(weights, dtype=torch.float32, device=self.accelerator.device)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Freeze what the recipe freezes in this epoch, and go into training mode."""
+        prepare(self.streams, self.recipe.network, epoch)
+        learning = frozenset(n for n, p in self.streams.named_parameters() if p.requires_grad)
+        if learning != self._learning:
+            # gradients are reduced for the parameters that learn when the network is wrapped
+            self._learning = learning
+            network = torch.compile(self.streams) if self.recipe.loop.compile else self.streams
+            self.network = self.accelerator.prepare_model(network)
+        self.network.train()
+
+    def step(self, parts: list[Batch], step: int, factor: float) -> StepResult:
+        """Take one optimiser step.
+
+        Args:
+            parts: This process's share of the batch.
+            step: Number of the step, which dropout is drawn by.
+            factor: Of the learning rate.
+
+        Raises:
+            TrainingError: The loss is not finite, memory does not suffice, or the GPU failed.
+        """
+        accelerator, optim = self.accelerator, self.recipe.optim
+        torch.manual_seed(step_seed(self.recipe.loop.seed, step, accelerator.process_index))
+        for group in self.optimizer.param_groups:
+            group["lr"] = optim.lr * factor * group["scale"]
+        weight = torch.stack([self.class_weights[part.labels].sum() for part in parts]).sum()
+        total = accelerator.reduce(weight, "sum")
+        sums = torch.zeros(3, device=accelerator.device)
+        with self._failures(parts, step):
+            for number, part in enumerate(parts, 1):
+                last = number == len(parts)
+                waits = contextlib.nullcontext() if last else accelerator.no_sync(self.network)
+                with waits:
+                    sums += self._backward(part, total)
+        loss, right, count = accelerator.reduce(sums, "sum").tolist()
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"step {step}: the loss is {loss}; train again with a lower rate, such as "
+                f"--set optim.lr={optim.lr / 10:g}, or with --set optim.clip_grad_norm=1"
+            )
+        if optim.clip_grad_norm is not None:
+            accelerator.clip_grad_norm_(self.network.parameters(), optim.clip_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.streams)
+        return StepResult(loss, right / count)
+
+    def _backward(self, part: Batch, total: Tensor) -> Tensor:
+        """Add a part's gradients; return its share of the loss, its right clips, its clips."""
+        with self.accelerator.autocast():
+            logits = self.network(part.clips)
+        summed = F.cross_entropy(
+            logits.float(),
+            part.labels,
+            weight=self.class_weights,
+            label_smoothing=self.recipe.optim.label_smoothing,
+            reduction="sum",
+        )
+        loss = summed / total
+        # gradients are averaged over the processes, and ought to be added
+        self.accelerator.backward(loss * self.accelerator.num_processes)
+        right = (logits.detach().argmax(1) == part.labels).sum()
+        return torch.stack([loss.detach(), right.float(), torch.full_like(loss, len(part))])
+
+    @contextlib.contextmanager
+    def _failures(self, parts: list[Batch], step: int) -> Iterator[None]:
+        """Put what a GPU can do wrong into words."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            fits = self._largest_that_fits(parts[0])
+            advice = (
+                f"{fits} clips do: --set loop.accumulate="
+                f"{self.recipe.loop.accumulate * -(-len(parts[0]) // fits)}"
+                if fits
+                else "not even one does: use smaller crops or fewer frames"
+            )
+            raise TrainingError(
+                f"step {step}: {len(parts[0])} clips at once do not fit into the GPU's memory; "
+                f"{advice}, or --set loop.checkpoint_activations=true"
+            ) from error
+        except RuntimeError as error:
+            if "CUDA error" not in str(error):
+                raise
+            raise TrainingError(
+                f"step {step}: the GPU failed ({str(error).partition(chr(10))[0]}); "
+                "resume the run on one that works"
+            ) from error
+
+    def _largest_that_fits(self, part: Batch) -> int:
+        """Try smaller and smaller batches; 0 if not even one clip fits."""
+        count = len(part) // 2
+        while count:
+            self.optimizer.zero_grad()
+            torch.cuda.empty_cache()
+            try:
+                with self.accelerator.no_sync(self.network):
+                    self._backward(part.part(count), torch.ones((), device=part.labels.device))
+            except torch.OutOfMemoryError:
+                count //= 2
+            else:
+                break
+        self.optimizer.zero_grad()
+        return count
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """Give the network in eval mode, with the moving average of its weights if there is one."""
+        if self.average is not None:
+            self.average.swap(self.streams)
+        self.network.eval()
+        try:
+            yield self.network
+        finally:
+            if self.average is not None:
+                self.average.swap(self.streams)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that going on needs, but for where the run is."""
+        scaler = self.accelerator.scaler
+        return {
+            "streams": self.streams.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            "average": self.average.values if self.average is not None else {},
+            "rng": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Go back to what `state_dict` gave."""
+        self.streams.load_state_dict(content["streams"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if self.accelerator.scaler is not None and content["scaler"]:
+            self.accelerator.scaler.load_state_dict(content["scaler"])
+        if self.average is not None:
+            device = self.accelerator.device
+            self.average.values = {k: v.to(device) for k, v in content["average"].items()}
+        torch.set_rng_state(content["rng"])

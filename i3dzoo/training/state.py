@@ -1,0 +1,106 @@
+"""Checkpoints of a run: complete, atomic, and never removed before a newer one is whole.
+
+A run's folder holds
+
+    run.json                  what is trained, by which recipe and command, on which machine
+    metrics.jsonl             one line a step and an epoch
+    checkpoints/step-N.pt     all that resuming needs
+    best.safetensors          canonical, by validation top-1
+    last.safetensors          canonical, at the end
+    predictions.jsonl         of the best on the validation videos
+    report.html
+"""
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from i3dzoo._files import atomic_write
+from i3dzoo.errors import FormatError, MissingFileError
+
+__all__ = ["Position", "latest", "load", "save"]
+
+_NAME = re.compile(r"step-(\d{8})\.pt")
+
+
+@dataclass
+class Position:
+    """Where a run is.
+
+    Attributes:
+        step: Optimiser steps done.
+        epoch: Epochs done.
+        batch: Batches done of the epoch after those.
+        best: Best validation top-1 so far, 0..1; -1 before the first.
+        best_epoch: The epoch that gave it.
+        plateau: Factor that the `plateau` schedule has made.
+        lowest_loss: Lowest validation loss so far, for `plateau`; infinite before the first.
+        waited: Epochs since that was.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best: float = -1.0
+    best_epoch: int = 0
+    plateau: float = 1.0
+    lowest_loss: float = float("inf")
+    waited: int = 0
+
+
+def latest(folder: Path) -> Path | None:
+    """Return the newest checkpoint of a run's folder, or None where there is none."""
+    return max(_checkpoints(folder), default=None)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    found = (folder / "checkpoints").glob("step-*.pt")
+    return [path for path in found if _NAME.fullmatch(path.name)]
+
+
+def save(folder: Path, position: Position, content: dict[str, Any]) -> Path:
+    """Write a checkpoint whole, and only then remove those before it.
+
+    Args:
+        folder: The run's.
+        position: Where the run is.
+        content: State dicts by name, of what `torch.load` with `weights_only=True` reads.
+
+    Raises:
+        OutputError: The disk is full or the folder cannot be written; older ones are still there.
+    """
+    import torch
+
+    path = folder / "checkpoints" / f"step-{position.step:08d}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        torch.save({**content, "position": asdict(position)}, file)
+    for older in _checkpoints(folder):
+        if older != path:
+            older.unlink()
+    for leftover in path.parent.glob(".*.part"):
+        leftover.unlink()  # of a process that was killed while it wrote
+    return path
+
+
+def load(path: Path) -> tuple[Position, dict[str, Any]]:
+    """Read a checkpoint: where the run was, and the state dicts by name.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FormatError: It is no checkpoint of a run, or is corrupt.
+    """
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        position = Position(**content.pop("position"))
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: there is no such checkpoint") from error
+    except Exception as error:  # torch.load has no error of its own: corrupt files raise anything
+        reason = str(error).partition("\n")[0]
+        raise FormatError(
+            f"{path}: is no checkpoint of a run, or is corrupt ({reason}); resume an earlier one"
+        ) from error
+    return position, content
