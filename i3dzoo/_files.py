@@ -53,6 +53,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
     except OSError as error:
         raise output_error(path, error) from error
+    except RuntimeError as error:
+        # torch.save raises one of its own while the disk's error passes through it
+        if isinstance(error.__context__, OSError):
+            raise output_error(path, error.__context__) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 

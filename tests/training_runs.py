@@ -1,6 +1,6 @@
 """Small runs for the tests of training: also a program, so that it can be killed and parallel.
 
-python tests/training_runs.py FOLDER STEPS [--resume] [--batch N] [--set KEY=VALUE ...]
+python tests/training_runs.py WEIGHTS FOLDER [--resume] [--set KEY=VALUE ...]
 """
 
 import argparse
@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from i3dzoo.model import InceptionI3d
+from i3dzoo.checkpoint import read_checkpoint
+from i3dzoo.head import change_head
+from i3dzoo.loading import build
 from i3dzoo.training import state
 from i3dzoo.training.engine import make_accelerator
 from i3dzoo.training.loop import Result, Run, train
@@ -33,27 +35,19 @@ class Noise:
         return {"rgb": torch.from_numpy(noise * 0.2 + self.labels[number] - 0.5)}
 
 
-def network(seed: int = 0) -> Streams:
-    """Return an RGB network with two classes, seeded weights and the statistics of such clips."""
-    torch.manual_seed(seed)
-    model = InceptionI3d(num_classes=2, dropout=0.5)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.stack([Noise().clip(0, number)["rgb"] for number in range(8)]))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            module.momentum = 0.1
-    return Streams({"rgb": model})
+def network(weights: Path) -> Streams:
+    """Return the genuine network with a seeded head of two classes."""
+    return Streams({"rgb": build(change_head(read_checkpoint(weights), 2))})
 
 
-def run(folder: Path, settings: list[str], resume: Path | None = None) -> tuple[Result, Streams]:
+def run(
+    weights: Path, folder: Path, settings: list[str], resume: Path | None = None
+) -> tuple[Result, Streams]:
     """Train on noise by the smoke recipe; return the result and the trained network."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = override(load_recipe("smoke"), settings)
     accelerator = make_accelerator(recipe, "cpu")
-    streams = network()
+    streams = network(weights)
     clips = Noise()
 
     def evaluate(module: nn.Module) -> dict[str, float]:
@@ -74,13 +68,14 @@ def run(folder: Path, settings: list[str], resume: Path | None = None) -> tuple[
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("weights", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     resume = state.latest(arguments.folder) if arguments.resume else None
-    run(arguments.folder, arguments.settings, resume)
+    run(arguments.weights, arguments.folder, arguments.settings, resume)
 
 
 if __name__ == "__main__":

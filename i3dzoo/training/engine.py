@@ -85,6 +85,8 @@ class Engine:
         self.recipe, self.accelerator = recipe, accelerator
         if recipe.network.batchnorm == "sync" and world > 1:
             streams = nn.SyncBatchNorm.convert_sync_batchnorm(streams)  # type: ignore[no-untyped-call] # torch has no types here
+        for network in streams.networks.values():
+            network.get_submodule("dropout").p = recipe.network.dropout  # type: ignore[assignment] # a float attribute of a module
         if loop.checkpoint_activations:
             recompute_activations(streams)
         self.streams = streams.to(accelerator.device)
