@@ -23,6 +23,7 @@ __all__ = [
     "Optim",
     "Recipe",
     "Schedule",
+    "check_value",
     "load_recipe",
     "override",
     "recipe_names",
@@ -272,12 +273,22 @@ def _record(where: str, kind: Any, document: Any, path: str) -> Any:
         if dataclasses.is_dataclass(hints[key]):
             values[key] = _record(where, hints[key], value, f"{path}{key}.")
         else:
-            values[key] = _value(where, hints[key], value, f"{path}{key}")
+            values[key] = check_value(where, hints[key], value, f"{path}{key}")
     return kind(**values)
 
 
-def _value(where: str, hint: Any, value: Any, path: str) -> Any:
-    """Check a value against a type hint; whole numbers are numbers, lists become tuples."""
+def check_value(where: str, hint: Any, value: Any, path: str) -> Any:
+    """Check a value against a type hint; whole numbers are numbers, lists become tuples.
+
+    Args:
+        where: The file, for the message.
+        hint: The type, such as `int | None` or a Literal.
+        value: As YAML gave it.
+        path: The key, for the message.
+
+    Raises:
+        RecipeError: It is of another type.
+    """
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
         if option is type(None) and value is None:
@@ -286,7 +297,7 @@ def _value(where: str, hint: Any, value: Any, path: str) -> Any:
             return value
         if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
             item = typing.get_args(option)[0]
-            return tuple(_value(where, item, each, path) for each in value)
+            return tuple(check_value(where, item, each, path) for each in value)
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if option is float and isinstance(value, str) and _is_number(value):
