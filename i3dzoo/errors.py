@@ -7,6 +7,7 @@ also the builtin exception that a caller who does not know i3dzoo would catch.
 __all__ = [
     "ChecksumError",
     "ConverterError",
+    "DatasetError",
     "DependencyError",
     "FetchError",
     "FormatError",
@@ -43,6 +44,7 @@ class I3DZooError(Exception):
     ├── FetchError       (ConnectionError)    no source could deliver
     │   └── OfflineError                      the network was not allowed and was needed
     ├── VideoError       (ValueError)         a video that cannot be decoded
+    ├── DatasetError     (ValueError)         a dataset that is incomplete or malformed
     └── DependencyError  (ImportError)        an optional package is not installed
     ```
     """
@@ -102,6 +104,10 @@ class OfflineError(FetchError):
 
 class VideoError(I3DZooError, ValueError):
     """A video cannot be decoded, or has too few frames."""
+
+
+class DatasetError(I3DZooError, ValueError):
+    """A dataset, its split lists or its index is incomplete or malformed."""
 
 
 class DependencyError(I3DZooError, ImportError):
