@@ -126,7 +126,7 @@ def render(
     ramp = random.uniform(105, 150, 3) + slope * np.linspace(-4, 4, 256)[:, None]
     palette = np.clip(ramp, 0, 255).astype(np.uint8)
     pace = random.uniform(0.85, 1.15)
-    shifts, turns, zooms = motion.pose((np.arange(frames) - anchor) * pace)
+    shifts, turns, zooms = motion.pose(np.arange(-anchor, frames - anchor, dtype=np.float64) * pace)
     across = np.arange(width) - (width - 1) / 2
     down = np.arange(height)[:, None] - (height - 1) / 2
     view = ((across + 1j * down) / height * np.exp(1j * turn)).astype(np.complex64)

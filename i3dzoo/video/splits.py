@@ -147,9 +147,7 @@ def _hmdb51_list(path: Path) -> dict[str, Role | None]:
         file, _, digit = line.rpartition(" ")
         file = file.strip()
         if digit not in _HMDB51_ROLES or not _is_name(file):
-            raise DatasetError(
-                f"{path}, line {number}: is {line!r}; expected '<file> <0, 1 or 2>'"
-            )
+            raise DatasetError(f"{path}, line {number}: is {line!r}; expected '<file> <0, 1 or 2>'")
         if file in roles:
             raise DatasetError(f"{path}, line {number}: {file!r} is listed twice")
         roles[file] = _HMDB51_ROLES[digit]
@@ -160,7 +158,7 @@ def _read_ucf101(folder: Path) -> SplitLists:
     index = folder / "classInd.txt"
     if not index.is_file():
         raise MissingFileError(f"{index}: is missing; expected UCF101's lists in this folder")
-    classes = []
+    classes: list[str] = []
     for number, line in _lines(index):
         digits, _, label = line.partition(" ")
         if digits != str(len(classes) + 1) or not _is_name(label):
