@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -26,7 +26,7 @@ def cores() -> int:
 
 def run(
     function: Callable[[Item], Result], items: Iterable[Item], jobs: int
-) -> Iterator[tuple[Item, Result]]:
+) -> Generator[tuple[Item, Result], None, None]:
     """Yield (item, function(item)) as they are done, in any order; in order where `jobs` is 1.
 
     Processes are spawned, not forked: PyTorch and OpenCV hold threads that a fork would lose. At

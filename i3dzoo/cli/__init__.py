@@ -23,6 +23,7 @@ COMMANDS = {
     "convert": "Translate a checkpoint of any layout to canonical, or canonical to any layout.",
     "verify": "Check a checkpoint: structure, finite numbers, checksums, fingerprint.",
     "predict": "Name the action in videos.",
+    "prepare": "Make HMDB51, UCF101 or generated clips ready for training.",
 }
 
 

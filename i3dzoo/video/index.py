@@ -47,12 +47,14 @@ class FlowEntry:
         frames: How many fields.
         height: Pixels.
         width: Pixels.
+        fps: Fields a second, where they were computed at another rate than the clip's own.
     """
 
     file: str
     frames: int
     height: int
     width: int
+    fps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ class Index:
                 )
             kind: Literal["npy", "folder"] = "npy" if flow.file.endswith(".npy") else "folder"
             size = flow.frames, flow.height, flow.width
-            return VideoInfo(self.root / flow.file, kind, "xy", *size, *_times(entry, flow.frames))
+            timed = entry if flow.fps is None else Entry("", "", fps=flow.fps)
+            return VideoInfo(self.root / flow.file, kind, "xy", *size, *_times(timed, flow.frames))
         kind_rgb: Literal["file", "folder"] = "file" if self.layout == "videos" else "folder"
         size = entry.frames, entry.height, entry.width
         fps, times = _times(entry, entry.frames)
