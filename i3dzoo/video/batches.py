@@ -20,7 +20,8 @@ class Batch:
     """The views of several videos.
 
     Attributes:
-        clips: uint8 [N, C, T, crop, crop]; N is the number of views of all videos.
+        clips: uint8 [N, C, T, crop, crop] in `torch.channels_last_3d` order of memory; N is the
+            number of views of all videos.
         owners: Which row of the following each view belongs to, int64 [N].
         labels: Number of each video's class, int64 [B].
         videos: Index of each video in the dataset, int64 [B].
@@ -70,10 +71,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
             f"clips of {lengths[0]} and {lengths[-1]} frames are in one batch; "
             "whole videos go one at a time: use a batch size of 1"
         )
-    views = [found for _, found in present]
+    views = [found.permute(0, 2, 3, 4, 1).numpy() for _, found in present]
     owners = [torch.full((len(found),), row) for row, found in enumerate(views)]
+    # NumPy, for PyTorch's threads cost more than they bring here, and in the order of memory of
+    # the views, which is the one that convolutions on GPUs like best.
+    joined = np.concatenate(views) if views else np.empty((0, 0, 0, 0, 0), dtype=np.uint8)
     return Batch(
-        torch.cat(views) if views else torch.empty((0, 0, 0, 0, 0), dtype=torch.uint8),
+        torch.from_numpy(joined).permute(0, 4, 1, 2, 3),
         torch.cat(owners) if owners else torch.empty(0, dtype=torch.int64),
         torch.tensor([sample.label for sample, _ in present], dtype=torch.int64),
         torch.tensor([sample.index for sample, _ in present], dtype=torch.int64),

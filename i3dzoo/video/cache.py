@@ -94,8 +94,8 @@ class FrameCache:
                 part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
-        mapped: Frames = np.load(path, mmap_mode="r")
-        return mapped
+        # A plain array on the same memory: slicing it is several times as fast as slicing a map.
+        return np.asarray(np.load(path, mmap_mode="r"))
 
     def close(self) -> None:
         """Remove the folder and all that is in it."""

@@ -91,8 +91,8 @@ class Sample:
     Attributes:
         index: Of the video in the dataset whose views these are.
         label: Number of its class.
-        views: uint8 [V, C, T, crop, crop], clip by clip and, within a clip, crop by crop; None
-            where the video was skipped.
+        views: uint8 [V, C, T, crop, crop], clip by clip and, within a clip, crop by crop, in
+            `torch.channels_last_3d` order of memory; None where the video was skipped.
         bad: The videos that were skipped for this sample.
     """
 
@@ -219,10 +219,9 @@ class VideoDataset(Dataset[Sample]):
         corners = self._corners(height, width, random)
         flip = self.sampling.flip and bool(random.integers(2))
         squares = self._squares(place, info, wanted, corners, flip)
-        rows = [torch.from_numpy(np.searchsorted(wanted, clip.indices)) for clip in chosen]
-        return torch.stack(
-            [square.index_select(1, row) for row in rows for square in squares],
-        )
+        rows = [np.searchsorted(wanted, clip.indices) for clip in chosen]
+        views = np.stack([square[row] for row in rows for square in squares])
+        return torch.from_numpy(views).permute(0, 4, 1, 2, 3)
 
     def _clips(self, info: VideoInfo, random: np.random.Generator) -> list[Clip]:
         samples = resample(info, self.spec.fps)
@@ -255,24 +254,25 @@ class VideoDataset(Dataset[Sample]):
         wanted: Indices,
         corners: list[tuple[int, int]],
         flip: bool,
-    ) -> list[torch.Tensor]:
-        """Return each crop of the wanted frames, uint8 [C, U, crop, crop]."""
+    ) -> list[Frames]:
+        """Return each crop of the wanted frames, uint8 [U, crop, crop, C]."""
+        # NumPy, not PyTorch: copies as small as these are done before PyTorch's threads wake up.
         edge, depth, count = self.spec.crop, len(self.spec.mean), len(wanted)
-        squares = [torch.empty((depth, count, edge, edge), dtype=torch.uint8) for _ in corners]
+        squares = [np.empty((count, edge, edge, depth), dtype=np.uint8) for _ in corners]
         done = 0
         for chunk in self._resized(place, info, wanted):
             for square, (top, left) in zip(squares, corners, strict=True):
-                part = chunk[:, :, top : top + edge, left : left + edge].transpose(0, 1)
-                square[:, done : done + len(chunk)] = part.flip(-1) if flip else part
+                part = chunk[:, top : top + edge, left : left + edge]
+                square[done : done + len(chunk)] = part[:, :, ::-1] if flip else part
             done += len(chunk)
         if flip and self.spec.channels == "xy":
             # p stands for (p / 255 * 2 - 1) * bound, so 255 - p stands for its negative, exactly.
             for square in squares:
-                square[0] = 255 - square[0]
+                square[..., 0] = 255 - square[..., 0]
         return squares
 
-    def _resized(self, place: int, info: VideoInfo, wanted: Indices) -> Iterator[torch.Tensor]:
-        """Yield the wanted frames in chunks of uint8 [n, C, height, width] of the final size."""
+    def _resized(self, place: int, info: VideoInfo, wanted: Indices) -> Iterator[Frames]:
+        """Yield the wanted frames, some at a time, in their final size: uint8 [n, h, w, C]."""
         if self.cache is None or place not in self._cached:
             yield from _decoded(info, wanted, self._size(info), self.threads)
             return
@@ -282,12 +282,12 @@ class VideoDataset(Dataset[Sample]):
             done = 0
             every = np.arange(info.frames, dtype=np.int64)
             for chunk in _decoded(info, every, self._size(info), self.threads):
-                frames[done : done + len(chunk)] = chunk.permute(0, 2, 3, 1).numpy()
+                frames[done : done + len(chunk)] = chunk
                 done += len(chunk)
 
         frames = self.cache.frames(_key(info, shape), shape, fill)
-        for begin in range(0, len(wanted), _CHUNK):
-            yield torch.from_numpy(frames[wanted[begin : begin + _CHUNK]]).permute(0, 3, 1, 2)
+        for index in wanted.tolist():
+            yield frames[index : index + 1]  # a view: of a cached frame only the crop is read
 
     def _size(self, info: VideoInfo | Entry) -> tuple[int, int]:
         if self.spec.resize is None:
@@ -311,16 +311,16 @@ class VideoDataset(Dataset[Sample]):
 
 def _decoded(
     info: VideoInfo, wanted: Indices, size: tuple[int, int], threads: int
-) -> Iterator[torch.Tensor]:
-    """Decode and resize a few frames at a time, uint8 [n, C, height, width]."""
+) -> Iterator[Frames]:
+    """Decode and resize a few frames at a time, uint8 [n, height, width, C]."""
     depth = 3 if info.channels == "rgb" else 2
     frames = stream(info, wanted, threads)
     for begin in range(0, len(wanted), _CHUNK):
         count = min(_CHUNK, len(wanted) - begin)
-        held = torch.empty((count, info.height, info.width, depth), dtype=torch.uint8)
+        held = np.empty((count, info.height, info.width, depth), dtype=np.uint8)
         for row in range(count):
-            held[row] = torch.from_numpy(next(frames)[1])
-        yield resize_frames(held, size)
+            held[row] = next(frames)[1]
+        yield resize_frames(torch.from_numpy(held), size).permute(0, 2, 3, 1).numpy()
 
 
 def _key(info: VideoInfo, shape: tuple[int, ...]) -> str:

@@ -31,14 +31,16 @@ _BATCH = 16  # pairs that the engine of PyTorch takes at once
 def to_grey(frames: Frames) -> Frames:
     """Turn RGB, uint8 [..., 3], into the luma of Rec. 601, uint8 [...], rounded as by OpenCV."""
     weights = np.array([4899, 9617, 1868], dtype=np.int32)  # 0.299, 0.587, 0.114 times 2**14
-    luma: npt.NDArray[np.int32] = frames.astype(np.int32) @ weights
-    return ((luma + (1 << 13)) >> 14).astype(np.uint8)
+    luma = np.asarray(frames.astype(np.int32) @ weights, dtype=np.int32)
+    rounded: Frames = ((luma + (1 << 13)) >> 14).astype(np.uint8)
+    return rounded
 
 
 def quantise(field: npt.NDArray[np.floating[Any]], bound: float = BOUND) -> Frames:
     """Clip a displacement to ±bound and map it to 0..255: round((f + bound) / (2 bound) * 255)."""
     clipped = np.clip(field, -bound, bound)
-    return np.rint((clipped + bound) * (255 / (2 * bound))).astype(np.uint8)
+    stored: Frames = np.rint((clipped + bound) * (255 / (2 * bound))).astype(np.uint8)
+    return stored
 
 
 def dequantise(stored: Frames, bound: float = BOUND) -> Fields:
