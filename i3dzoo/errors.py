@@ -7,6 +7,7 @@ also the builtin exception that a caller who does not know i3dzoo would catch.
 __all__ = [
     "ChecksumError",
     "ConverterError",
+    "DatasetError",
     "DependencyError",
     "FetchError",
     "FormatError",
@@ -47,6 +48,7 @@ class I3DZooError(Exception):
     ├── VideoError       (ValueError)         a video that cannot be decoded
     ├── RecipeError      (ValueError)         a recipe or a TAO spec has unknown or wrong keys
     ├── TrainingError    (RuntimeError)       training cannot go on
+    ├── DatasetError     (ValueError)         a dataset that is incomplete or malformed
     └── DependencyError  (ImportError)        an optional package is not installed
     ```
     """
@@ -114,6 +116,10 @@ class RecipeError(I3DZooError, ValueError):
 
 class TrainingError(I3DZooError, RuntimeError):
     """Training cannot go on: the loss is not finite, or memory does not suffice."""
+
+
+class DatasetError(I3DZooError, ValueError):
+    """A dataset, its split lists or its index is incomplete or malformed."""
 
 
 class DependencyError(I3DZooError, ImportError):

@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": "Check a checkpoint: structure, finite numbers, checksums, fingerprint.",
     "predict": "Name the action in videos.",
     "report": "Make the report of a training run: one HTML file.",
+    "prepare": "Make HMDB51, UCF101 or generated clips ready for training.",
 }
 
 
