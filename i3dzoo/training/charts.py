@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from i3dzoo.training.markup import Markup, join, tag
 
-__all__ = ["Series", "heat_map", "line_chart", "smooth", "thin"]
+__all__ = ["Series", "heat_map", "line_chart", "shorten", "smooth", "thin"]
 
 Column = npt.NDArray[np.float64]
 
@@ -264,7 +264,7 @@ def heat_map(confusion: npt.NDArray[np.int64], labels: Sequence[str]) -> Markup:
     cell = min(_HEAT_SIDE / classes, 56.0)
     side = cell * classes
     size = min(max(cell * 0.8, 7.0), 12.0)
-    longest = max(len(_short(label)) for label in labels)
+    longest = max(len(shorten(label)) for label in labels)
     margin = longest * size * 0.58 + 10 if named else 24.0
     totals = confusion.sum(1)
     cells = []
@@ -297,7 +297,7 @@ def heat_map(confusion: npt.NDArray[np.int64], labels: Sequence[str]) -> Markup:
         *cells,
         viewBox=f"0 0 {whole:.1f} {whole:.1f}",
         class_="heat",
-        style=f"max-width:{max(whole, 300):.0f}px",
+        style=f"max-width:{max(whole, 300):.0f}px;min-width:{min(whole, 620):.0f}px",
         role="img",
         aria_label="confusion matrix",
     )
@@ -308,12 +308,13 @@ def _heat_labels(labels: Sequence[str], margin: float, cell: float, size: float)
     for number, label in enumerate(labels):
         at = margin + (number + 0.5) * cell + size * 0.35
         style = f"font-size:{size:.1f}px"
-        short = _short(label)
+        short = shorten(label)
         pieces.append(tag("text", short, x=margin - 5, y=at, class_="tick end", style=style))
         turn = f"translate({at:.1f} {margin - 5:.1f}) rotate(-90)"
         pieces.append(tag("text", short, transform=turn, class_="tick", style=style))
     return join(*pieces)
 
 
-def _short(label: str, longest: int = 20) -> str:
+def shorten(label: str, longest: int = 20) -> str:
+    """Cut a label to `longest` characters, with an ellipsis where something is cut."""
     return label if len(label) <= longest else label[: longest - 1] + "…"

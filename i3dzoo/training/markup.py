@@ -23,9 +23,7 @@ def tag(name: str, /, *children: str, **attributes: str | float) -> Markup:
         attributes: Always escaped. A final underscore is dropped, other underscores become
             hyphens: `class_="a"`, `data_tip="b"`. Numbers are written short.
     """
-    written = "".join(
-        f' {_name(key)}="{html.escape(_text(value))}"' for key, value in attributes.items()
-    )
+    written = "".join(f' {_name(key)}="{_attribute(value)}"' for key, value in attributes.items())
     if name in _VOID:
         return Markup(f"<{name}{written}>")
     return Markup(f"<{name}{written}>{join(*children)}</{name}>")
@@ -44,5 +42,6 @@ def _name(key: str) -> str:
     return key.removesuffix("_").replace("_", "-")
 
 
-def _text(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.6g}"
+def _attribute(value: str | float) -> str:
+    text = value if isinstance(value, str) else f"{value:.6g}"
+    return html.escape(text).replace("\n", "&#10;")  # XML takes a bare line end for a space

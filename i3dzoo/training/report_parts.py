@@ -59,7 +59,7 @@ def tiles(history: History, metrics: Metrics | None, predictions: Predictions | 
     found = []
     if metrics is not None and predictions is not None:
         low, high = metrics.interval
-        span = f"95 % sure: {100 * low:.1f} to {100 * high:.1f}"
+        span = f"95% interval {100 * low:.1f} to {100 * high:.1f}"
         found += [
             _tile(f"{metrics.top1:.1%}", "top-1", span, lead=True),
             _tile(f"{metrics.top5:.1%}", "top-5", f"{metrics.videos:,} videos"),
@@ -158,7 +158,7 @@ def confusion(metrics: Metrics, labels: Sequence[str]) -> Markup:
 
 
 def classes(metrics: Metrics, labels: Sequence[str]) -> Markup:
-    """Return a bar for each class, best first, with its 95 % interval."""
+    """Return a bar for each class, best first, with its 95% interval."""
     totals = metrics.confusion.sum(1)
     order = np.argsort(-np.nan_to_num(metrics.per_class, nan=-1.0), kind="stable")
     bars = []
@@ -169,7 +169,7 @@ def classes(metrics: Metrics, labels: Sequence[str]) -> Markup:
         else:
             low, high = wilson_interval(hits, total)
             text = f"{hits / total:.0%}  {hits}/{total}"
-            tip = f"{name}\n{hits} of {total} videos, {hits / total:.1%}\n95 % interval "
+            tip = f"{name}\n{hits} of {total} videos, {hits / total:.1%}\n95% interval "
             tip += f"{low:.0%} to {high:.0%}"
             span = f"left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"
             track = join(tag("i", style=f"width:{100 * hits / total:.2f}%"), tag("u", style=span))

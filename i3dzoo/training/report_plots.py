@@ -8,7 +8,7 @@ import numpy as np
 
 from i3dzoo._files import atomic_write, check_output
 from i3dzoo.errors import DependencyError
-from i3dzoo.training.charts import smooth, thin
+from i3dzoo.training.charts import shorten, smooth, thin
 from i3dzoo.training.metrics import Metrics
 from i3dzoo.training.run_files import History
 
@@ -71,9 +71,10 @@ def plot_confusion(metrics: Metrics, labels: tuple[str, ...], path: str | Path) 
     totals = np.maximum(metrics.confusion.sum(1, keepdims=True), 1)
     image = axes.imshow(100 * metrics.confusion / totals, cmap="Blues", vmin=0, vmax=100)
     if classes <= _MOST_LABELS:
+        names = [shorten(label) for label in labels]
         size = 9 if classes <= 20 else 6.5
-        axes.set_xticks(range(classes), labels, rotation=90, fontsize=size, **_PLAIN)
-        axes.set_yticks(range(classes), labels, fontsize=size, **_PLAIN)
+        axes.set_xticks(range(classes), names, rotation=90, fontsize=size, **_PLAIN)
+        axes.set_yticks(range(classes), names, fontsize=size, **_PLAIN)
     axes.set_xlabel("predicted", color=_INK)
     axes.set_ylabel("true", color=_INK)
     axes.tick_params(colors=_INK, length=0)

@@ -18,7 +18,7 @@ _QUALITY = {"qmin": "4", "qmax": "6", "strict": "unofficial"}  # 2 is best, 31 w
 
 
 def film_strip(
-    path: str | Path, channels: Channels = "rgb", *, frames: int = 5, height: int = 90
+    path: str | Path, channels: Channels = "rgb", *, frames: int = 3, height: int = 120
 ) -> bytes:
     """Return evenly spread frames of a video, side by side, as a JPEG.
 
