@@ -23,6 +23,8 @@ COMMANDS = {
     "convert": "Translate a checkpoint of any layout to canonical, or canonical to any layout.",
     "verify": "Check a checkpoint: structure, finite numbers, checksums, fingerprint.",
     "predict": "Name the action in videos.",
+    "finetune": "Fine-tune on HMDB51, UCF101 or videos of your own, or by a TAO spec.",
+    "evaluate": "Measure a checkpoint on a test split, by the published protocols.",
     "report": "Make the report of a training run: one HTML file.",
     "prepare": "Make HMDB51, UCF101 or generated clips ready for training.",
 }

@@ -46,7 +46,10 @@ class Clips(Protocol):
         """Class of each clip."""
 
     def clip(self, epoch: int, number: int) -> dict[str, Tensor]:
-        """Return one clip by stream: float32 [C, T, H, W]."""
+        """Return one clip by stream: [C, T, H, W], of any dtype that `normalise` takes."""
+
+    def normalise(self, stream: str, clips: Tensor) -> Tensor:
+        """Return clips [B, C, T, H, W] of a stream as its network takes them: float32."""
 
 
 class _Numbered(Dataset[tuple[dict[str, Tensor], int]]):
@@ -105,7 +108,9 @@ def load(
     held = []
     for batch in loader:
         moved = {
-            stream: clip.to(device, non_blocking=True).contiguous(memory_format=layout)
+            stream: clips.normalise(stream, clip.to(device, non_blocking=True)).contiguous(
+                memory_format=layout
+            )
             for stream, clip in batch.clips.items()
         }
         held.append(Batch(moved, batch.labels.to(device, non_blocking=True)))

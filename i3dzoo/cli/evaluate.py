@@ -1,0 +1,132 @@
+"""`i3dzoo evaluate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from i3dzoo.cli._console import json_option, print_json, say
+
+if TYPE_CHECKING:
+    from i3dzoo.checkpoint import Checkpoint
+    from i3dzoo.training.predictions import Predictions
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True)
+@click.option("--data", type=click.Path(path_type=Path), help="Folder that `prepare` made.")
+@click.option("--split", type=click.Choice(["1", "2", "3", "all"]), default="1", show_default=True)
+@click.option(
+    "--protocol",
+    default="center",
+    show_default=True,
+    help="center, tao, paper, or multi:CLIPSxCROPS such as multi:10x3.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of predictions.")
+@click.option("--batch-size", default=8, show_default=True, help="Views at once.")
+@click.option(
+    "--on-bad-video", type=click.Choice(["error", "skip"]), default="error", show_default=True
+)
+@click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
+@json_option
+def command(**options: Any) -> None:
+    """Measure MODELS on a test split; of two, one RGB and one flow, the logits are summed.
+
+    A model is a checkpoint of any layout, or a file of predictions that an earlier evaluation
+    wrote. Each video counts once. Predictions are kept as they are made: the same command goes on
+    where it was stopped.
+
+    \b
+    Examples:
+      i3dzoo evaluate runs/hmdb51/best.safetensors --data data/hmdb51
+      i3dzoo evaluate rgb.safetensors flow.safetensors --data data/hmdb51 --protocol paper
+      i3dzoo evaluate rgb.jsonl flow.jsonl
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from i3dzoo.training.metrics import evaluate_logits
+    from i3dzoo.training.predictions import fuse
+
+    if len(options["models"]) > 2:
+        raise click.UsageError("one model or two are evaluated")
+    folder = options["output"] or Path()
+    splits = ("1", "2", "3") if options["split"] == "all" else (options["split"],)
+    documents = []
+    for split in splits:
+        found = [_predictions(model, split, folder, options) for model in options["models"]]
+        fused = found[0] if len(found) == 1 else fuse(*found)
+        metrics = evaluate_logits(fused.logits, fused.labels)
+        document = {"split": fused.run.split, "protocol": fused.run.protocol, **metrics.to_dict()}
+        documents.append(document)
+        if not options["as_json"]:
+            low, high = metrics.interval
+            click.echo(
+                f"split {document['split']}, {document['protocol']}: {metrics.videos} videos, "
+                f"top-1 {100 * metrics.top1:.2f} % ({100 * low:.1f} to {100 * high:.1f}), "
+                f"top-5 {100 * metrics.top5:.2f} %, mean class {100 * metrics.mean_class:.2f} %"
+            )
+    if options["as_json"]:
+        print_json(documents)
+        return
+    if len(documents) > 1:
+        mean = sum(document["top1"] for document in documents) / len(documents)
+        click.echo(f"mean of {len(documents)} splits: top-1 {100 * mean:.2f} %")
+    say("Next: i3dzoo evaluate RGB.jsonl FLOW.jsonl fuses the predictions of two streams")
+
+
+def _predictions(model: str, split: str, folder: Path, options: dict[str, Any]) -> "Predictions":
+    """Read predictions, or make those that are not there yet."""
+    from i3dzoo.training.predictions import read_predictions
+
+    if model.endswith(".jsonl"):
+        return read_predictions(model)
+    if options["data"] is None:
+        raise click.UsageError("--data is missing")
+    from i3dzoo.checkpoint import read_checkpoint
+    from i3dzoo.checksums import sha256
+    from i3dzoo.loading import find
+    from i3dzoo.training.predictions import Run
+
+    path = find(model)
+    run = Run(sha256(path), options["protocol"], split)
+    name = f"{path.stem}_{options['protocol'].replace(':', '-')}_split{split}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    _predict(read_checkpoint(path), folder / name, run, options)
+    say(f"predictions: {folder / name}")
+    return read_predictions(folder / name)
+
+
+def _predict(checkpoint: "Checkpoint", path: Path, run: Any, options: dict[str, Any]) -> None:
+    import torch
+
+    from i3dzoo.cli._progress import watch
+    from i3dzoo.evaluate import parse_protocol, predict_videos
+    from i3dzoo.loading import build
+    from i3dzoo.training.data import VideoClips, open_streams
+    from i3dzoo.training.network import Streams
+    from i3dzoo.training.predictions import PredictionWriter
+
+    metadata = checkpoint.metadata
+    datasets = open_streams(
+        options["data"],
+        {metadata.stream: metadata.input},
+        int(run.split),
+        "test",
+        parse_protocol(run.protocol),
+        on_bad_video=options["on_bad_video"],
+    )
+    clips = VideoClips(datasets, metadata.labels)
+    device = torch.device(
+        "cuda" if options["device"] == "auto" and torch.cuda.is_available() else "cpu"
+    )
+    network = Streams({metadata.stream: build(checkpoint)}).to(device).eval()
+    with PredictionWriter(path, run) as writer, watch(counted=True) as progress:
+        progress.start("videos", len(clips.labels))
+        for prediction in predict_videos(
+            network,
+            datasets,
+            labels=clips.labels,
+            device=device,
+            batch_size=options["batch_size"],
+            done=writer.done,
+        ):
+            writer.write(prediction)
+            progress.update(len(writer.done))

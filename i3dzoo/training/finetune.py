@@ -1,0 +1,304 @@
+"""From checkpoints, a dataset and a recipe to a run: everything around the loop."""
+
+import dataclasses
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from i3dzoo import __version__
+from i3dzoo._files import atomic_write
+from i3dzoo.checkpoint import Checkpoint, write_checkpoint
+from i3dzoo.checksums import sha256
+from i3dzoo.errors import OutputError, RecipeError
+from i3dzoo.evaluate import parse_protocol, predict_videos
+from i3dzoo.head import change_head
+from i3dzoo.loading import build
+from i3dzoo.metadata import Stream
+from i3dzoo.training import state
+from i3dzoo.training.data import (
+    BadVideos,
+    VideoClips,
+    augmented_input,
+    open_streams,
+    training_sampling,
+)
+from i3dzoo.training.engine import make_accelerator
+from i3dzoo.training.loop import Result, Run, train
+from i3dzoo.training.metrics import evaluate_logits
+from i3dzoo.training.network import Streams
+from i3dzoo.training.predictions import Prediction, PredictionWriter
+from i3dzoo.training.predictions import Run as PredictionRun
+from i3dzoo.training.recipe import Recipe
+from i3dzoo.video import FrameCache
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Task", "finetune"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to fine-tune, and on what.
+
+    Attributes:
+        checkpoints: By stream; two are trained together, their logits summed.
+        names: What the user called them, for the record.
+        train_data: A prepared dataset, or a folder in TAO's layout.
+        test_data: Likewise; None takes the test videos of `train_data`.
+        split: 1, 2 or 3; None where the folders hold one role each.
+        classes: Names of the classes in the order of the logits; None takes the dataset's.
+        folder: Where the run is kept.
+        on_bad_video: `error` or `skip`.
+        cache_bytes: Most bytes of decoded frames to keep; 0 keeps none.
+        device: `auto` or `cpu`.
+        dataset: What the data is called, for the record.
+        command: As typed, for the record.
+    """
+
+    checkpoints: Mapping[Stream, Checkpoint]
+    names: Mapping[Stream, str]
+    train_data: Path
+    test_data: Path | None
+    split: int | None
+    classes: Sequence[str] | None
+    folder: Path
+    on_bad_video: BadVideos = "error"
+    cache_bytes: int = 0
+    device: str = "auto"
+    dataset: str = "hmdb51"
+    command: Sequence[str] = ()
+
+
+def finetune(
+    task: Task,
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    watch: Callable[[dict[str, float]], None] = lambda _: None,
+) -> Result:
+    """Fine-tune: train, evaluate, and leave canonical files that say how they were made.
+
+    Args:
+        task: What, and on what.
+        recipe: How.
+        resume: Go on with the run in `task.folder`, from its newest checkpoint.
+        watch: Called after each step with what was journalled.
+
+    Raises:
+        I3DZooError: The data, the recipe or the folder does not do, or training cannot go on.
+    """
+    checkpoint = state.latest(task.folder) if resume else None
+    if not resume and state.latest(task.folder) is not None:
+        raise OutputError(
+            f"{task.folder}: holds a run; pass --resume to go on with it, or name another folder"
+        )
+    accelerator = make_accelerator(recipe, task.device)
+    torch.manual_seed(recipe.loop.seed)
+    cache = FrameCache(task.cache_bytes) if task.cache_bytes else None
+    job = _Job(task, recipe, accelerator, cache)
+    if accelerator.is_main_process:
+        task.folder.mkdir(parents=True, exist_ok=True)
+        job.describe(finished=False)
+    accelerator.wait_for_everyone()
+    run = Run(recipe, job.streams, job.clips, job.evaluate, job.keep, task.folder, watch)
+    result = train(run, accelerator, checkpoint)
+    if accelerator.is_main_process:
+        job.finish()
+    return result
+
+
+class _Job:
+    """The parts of a run that know files: datasets, checkpoints, predictions."""
+
+    def __init__(
+        self, task: Task, recipe: Recipe, accelerator: "Accelerator", cache: FrameCache | None
+    ) -> None:
+        self.task, self.recipe, self.accelerator = task, recipe, accelerator
+        augment = recipe.augment
+        specs = {
+            stream: augmented_input(checkpoint.metadata.input, augment)
+            for stream, checkpoint in task.checkpoints.items()
+        }
+        common: dict[str, Any] = {"on_bad_video": task.on_bad_video, "cache": cache}
+        split = task.split
+        train_role, test_role = ("train", "test") if split is not None else (None, None)
+        training = open_streams(
+            task.train_data,
+            specs,
+            split,
+            train_role,  # type: ignore[arg-type] # one of the two roles
+            training_sampling(augment),
+            seed=recipe.loop.seed,
+            **common,
+        )
+        self.testing = open_streams(
+            task.test_data or task.train_data,
+            specs,
+            split,
+            test_role,  # type: ignore[arg-type] # likewise
+            parse_protocol(recipe.evaluation.protocol),
+            **common,
+        )
+        self.clips = VideoClips(training, task.classes)
+        self.test_clips = VideoClips(self.testing, self.clips.classes)
+        self.checkpoints = {
+            stream: self._with_head(checkpoint, specs[stream])
+            for stream, checkpoint in task.checkpoints.items()
+        }
+        networks = {str(stream): build(found) for stream, found in self.checkpoints.items()}
+        if recipe.network.init == "random":
+            for network in networks.values():
+                for module in network.modules():
+                    if isinstance(module, nn.Conv3d | nn.BatchNorm3d):
+                        module.reset_parameters()
+        self.streams = Streams(networks)
+        self.predictions: list[Prediction] = []
+        self.best: dict[str, float] = {}
+
+    def _with_head(self, checkpoint: Checkpoint, spec: Any) -> Checkpoint:
+        labels = self.clips.classes
+        head = None if checkpoint.metadata.labels == labels else "fresh"
+        changed = change_head(
+            checkpoint,
+            len(labels),
+            labels,
+            head,  # type: ignore[arg-type] # a literal, or None to keep what fits
+            self.recipe.loop.seed,
+        )
+        return dataclasses.replace(
+            changed, metadata=dataclasses.replace(changed.metadata, input=spec)
+        )
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Predict every test video once, over all processes, and measure."""
+        accelerator = self.accelerator
+        own = list(
+            predict_videos(
+                network,
+                self.testing,
+                labels=self.test_clips.labels,
+                device=accelerator.device,
+                batch_size=self.recipe.evaluation.batch_size,
+                rank=accelerator.process_index,
+                world=accelerator.num_processes,
+            )
+        )
+        self.predictions = _gathered(own, accelerator)
+        if not self.predictions:
+            raise RecipeError("no test video could be used, so there is nothing to go by")
+        logits = torch.stack([torch.from_numpy(one.logits) for one in self.predictions]).numpy()
+        labels = torch.tensor([one.label for one in self.predictions]).numpy()
+        found = evaluate_logits(logits, labels)
+        return {
+            "loss": found.loss,
+            "top1": found.top1,
+            "top5": found.top5,
+            "mean_class": found.mean_class,
+            "videos": found.videos,
+        }
+
+    def keep(self, name: str, streams: Streams, metrics: dict[str, float]) -> None:
+        """Write the networks as canonical files, and the predictions of the best beside them."""
+        for stream, network in streams.networks.items():
+            self._write(name, stream, network, metrics)
+        if name == "best":
+            self.best = metrics
+            path = self.task.folder / "predictions.jsonl"
+            path.unlink(missing_ok=True)
+            digest = sha256(self._path(name, next(iter(streams.networks))))
+            split = str(self.task.split or "all")
+            asked = PredictionRun(digest, self.recipe.evaluation.protocol, split)
+            with PredictionWriter(path, asked) as writer:
+                for prediction in self.predictions:
+                    writer.write(prediction)
+
+    def _path(self, name: str, stream: str) -> Path:
+        alone = len(self.checkpoints) == 1
+        return self.task.folder / (
+            f"{name}.safetensors" if alone else f"{name}_{stream}.safetensors"
+        )
+
+    def _write(self, name: str, stream: str, network: nn.Module, metrics: dict[str, float]) -> None:
+        origin = next(found for key, found in self.checkpoints.items() if key == stream)
+        values = network.state_dict()
+        tensors = {key: values[key].detach().cpu().numpy() for key in origin.tensors}
+        accuracy = f", top-1 {metrics['top1']:.4f}" if metrics else ""
+        split = f" split {self.task.split}" if self.task.split else ""
+        entry = (
+            f"fine-tuned on {self.task.dataset}{split} by '{self.recipe.title}'{accuracy} "
+            f"({self.recipe.evaluation.protocol})"
+        )
+        metadata = dataclasses.replace(
+            origin.metadata, zoo=None, history=(*origin.metadata.history, entry)
+        )
+        checkpoint = dataclasses.replace(origin, tensors=tensors, metadata=metadata)
+        write_checkpoint(self._path(name, stream), checkpoint, force=True)
+
+    def describe(self, *, finished: bool) -> None:
+        """Write run.json, which the report is made of."""
+        task = self.task
+        path = task.folder / "run.json"
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        started = now
+        if path.exists():
+            started = json.loads(path.read_text("utf-8")).get("started", now)
+        first = next(iter(self.checkpoints))
+        document = {
+            "command": list(task.command or sys.argv),
+            "recipe": self.recipe.to_dict(),
+            "labels": list(self.clips.classes),
+            "environment": _environment(self.accelerator),
+            "started": started,
+            "source": {
+                "model": " + ".join(task.names.values()),
+                "dataset": task.dataset,
+                "split": task.split,
+                "training videos": len(self.clips.labels),
+                "test videos": len(self.test_clips.labels),
+            },
+            "stream": first,
+            "data": str((task.test_data or task.train_data).absolute()),
+            "result": self._path("best", first).name,
+        }
+        if finished:
+            document["finished"] = now
+        with atomic_write(path) as file:
+            file.write(json.dumps(document, indent=2).encode())
+
+    def finish(self) -> None:
+        """Write the report, and say in run.json that the run is finished."""
+        from i3dzoo.training.report import read_folder, write_report
+
+        self.describe(finished=True)
+        write_report(read_folder(self.task.folder))
+
+
+def _gathered(own: list[Prediction], accelerator: "Accelerator") -> list[Prediction]:
+    """Return the predictions of all processes, each video once, in one order."""
+    if accelerator.num_processes == 1:
+        return own
+    from accelerate.utils import gather_object
+
+    every: list[Prediction] = gather_object(own)
+    return sorted(every, key=lambda one: one.video)
+
+
+def _environment(accelerator: "Accelerator") -> dict[str, str]:
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "i3dzoo": __version__,
+        "PyTorch": torch.__version__,
+        "Python": platform.python_version(),
+        "system": platform.platform(),
+        "device": f"{accelerator.num_processes} x {name}",
+    }
