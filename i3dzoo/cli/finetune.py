@@ -43,7 +43,7 @@ def command(**options: Any) -> None:
     \b
     Examples:
       i3dzoo finetune hmdb51 --data data/hmdb51 --from rgb_imagenet -o runs/hmdb51
-      i3dzoo finetune hmdb51 --data data/hmdb51 --from rgb_imagenet --recipe tao --set optim.lr=0.005
+      i3dzoo finetune hmdb51 --data data/hmdb51 --from rgb_imagenet --set optim.lr=0.002
       i3dzoo finetune -e train_rgb_3d_64_i3d.yaml
       torchrun --nproc-per-node 8 -m i3dzoo finetune -e train_rgb_3d_64_i3d.yaml
       i3dzoo finetune hmdb51 --data data/hmdb51 --from rgb_imagenet -o runs/hmdb51 --resume
@@ -173,7 +173,7 @@ class _Watch:
     def __call__(self, line: dict[str, float]) -> None:
         self.main = True
         steps = int(line["steps_an_epoch"])
-        fields = {
+        fields: dict[str, Any] = {
             "epoch": f"{line['epoch']:.2f} of {self.epochs}",
             "loss": line["loss"],
             "top1": line["top1"],
