@@ -265,7 +265,7 @@ class TestRunFiles:
             ({"labels": [1]}, r"labels is \[1\]; expected a list of texts"),
             ({"command": "i3dzoo"}, "command is 'i3dzoo'; expected a list of texts"),
             ({"recipe": []}, r"recipe is \[\]; expected an object"),
-            ({"stream": "depth"}, "stream is 'depth'; expected 'rgb' or 'flow'"),
+            ({"stream": "depth"}, "stream is 'depth'; expected 'rgb', 'flow' or 'joint'"),
             ({"started": 5}, "started is 5; expected a time"),
         ],
     )

@@ -266,28 +266,10 @@ def heat_map(confusion: npt.NDArray[np.int64], labels: Sequence[str]) -> Markup:
     size = min(max(cell * 0.8, 7.0), 12.0)
     longest = max(len(shorten(label)) for label in labels)
     margin = longest * size * 0.58 + 10 if named else 24.0
-    totals = confusion.sum(1)
-    cells = []
-    for row, column in np.argwhere(confusion).tolist():
-        count, part = int(confusion[row, column]), confusion[row, column] / totals[row]
-        x, y = margin + column * cell, margin + row * cell
-        tip = f"{labels[row]} → {labels[column]}\n{count} of {totals[row]} videos, {part:.0%}"
-        pieces = [
-            tag(
-                "rect",
-                x=round(x, 2),
-                y=round(y, 2),
-                width=round(cell, 2),
-                height=round(cell, 2),
-                fill_opacity=round(float(0.12 + 0.88 * part), 3),
-            )
-        ]
-        if cell >= 22:
-            middle = {"x": x + cell / 2, "y": y + cell / 2 + 4}
-            strong = " strong" if part > 0.5 else ""
-            pieces.append(tag("text", str(count), **middle, class_=f"count{strong}"))
-        kind = "right" if row == column else "wrong"
-        cells.append(tag("g", *pieces, class_=f"cell {kind}", data_tip=tip))
+    cells = [
+        _cell(confusion, labels, row, column, margin, cell)
+        for row, column in np.argwhere(confusion).tolist()
+    ]
     frame = tag("rect", x=margin, y=margin, width=side, height=side, class_="frame")
     whole = margin + side + 4
     return tag(
@@ -301,6 +283,28 @@ def heat_map(confusion: npt.NDArray[np.int64], labels: Sequence[str]) -> Markup:
         role="img",
         aria_label="confusion matrix",
     )
+
+
+def _cell(
+    confusion: npt.NDArray[np.int64],
+    labels: Sequence[str],
+    row: int,
+    column: int,
+    margin: float,
+    side: float,
+) -> Markup:
+    count, total = int(confusion[row, column]), int(confusion[row].sum())
+    x, y = round(margin + column * side, 2), round(margin + row * side, 2)
+    edge = round(side, 2)
+    opacity = round(0.12 + 0.88 * count / total, 3)  # a single video is still to be seen
+    pieces = [tag("rect", x=x, y=y, width=edge, height=edge, fill_opacity=opacity)]
+    if side >= 22:
+        strong = " strong" if count > total / 2 else ""
+        text = tag("text", str(count), x=x + side / 2, y=y + side / 2 + 4, class_=f"count{strong}")
+        pieces.append(text)
+    kind = "right" if row == column else "wrong"
+    tip = f"{labels[row]} → {labels[column]}\n{count} of {total} videos, {count / total:.0%}"
+    return tag("g", *pieces, class_=f"cell {kind}", data_tip=tip)
 
 
 def _heat_labels(labels: Sequence[str], margin: float, cell: float, size: float) -> Markup:

@@ -159,7 +159,7 @@ def _strip(found: RunFolder, clip: WorstClip) -> tuple[str | None, str]:
     places = [Path(found.run.data) / name] if found.run.data else []
     path = next((each for each in (*places, found.folder / name) if each.exists()), name)
     try:
-        picture = film_strip(path, "rgb" if found.run.stream == "rgb" else "xy")
+        picture = film_strip(path, "xy" if found.run.stream == "flow" else "rgb")
     except I3DZooError as error:
         return None, str(error)
     return "data:image/jpeg;base64," + base64.b64encode(picture).decode("ascii"), ""

@@ -37,7 +37,7 @@ class RunInfo:
         source: What was trained from, and on what.
         finished: ISO 8601 time; None where the run is not finished.
         title: Heading of the report; None makes one of `source`.
-        stream: `rgb` or `flow`.
+        stream: `rgb`, `flow` or `joint`.
         data: Folder that the names of videos in predictions.jsonl begin at.
         result: The checkpoint that the run made, from the run's folder on.
         more: Any other keys, which the report shows as they are.
@@ -93,9 +93,9 @@ def read_run(folder: str | Path) -> RunInfo:
             raise FormatError(f"{path}: {key} is {value!r}; expected {what}")
         return value
 
-    stream = take("stream", str, "'rgb' or 'flow'") or "rgb"
-    if stream not in ("rgb", "flow"):
-        raise FormatError(f"{path}: stream is {stream!r}; expected 'rgb' or 'flow'")
+    stream = take("stream", str, "'rgb', 'flow' or 'joint'") or "rgb"
+    if stream not in ("rgb", "flow", "joint"):
+        raise FormatError(f"{path}: stream is {stream!r}; expected 'rgb', 'flow' or 'joint'")
     return RunInfo(
         command=tuple(take("command", list, "a list of texts", needed=True)),
         recipe=take("recipe", dict, "an object", needed=True),
