@@ -33,13 +33,14 @@ def test_trunk_is_untouched(random_tensors: Tensors) -> None:
             assert changed[name] is array
 
 
-def test_zeros_keep_and_drop(random_tensors: Tensors) -> None:
+def test_zeros_keep_and_drop(random_checkpoint: Checkpoint) -> None:
     """Zeros are zeros, a kept head must fit, a dropped head is gone."""
-    assert not replace_head(random_tensors, 7, "zeros")[HEAD].any()
-    assert replace_head(random_tensors, 12, "keep") is random_tensors
+    tensors = random_checkpoint.tensors
+    assert not replace_head(tensors, 7, "zeros")[HEAD].any()
+    assert change_head(random_checkpoint, 12, head="keep").tensors is tensors
     with pytest.raises(ShapeError, match="the head has 12 classes; expected 7"):
-        replace_head(random_tensors, 7, "keep")
-    assert num_classes(replace_head(random_tensors, 7, "drop")) == 0
+        change_head(random_checkpoint, 7, head="keep")
+    assert num_classes(replace_head(tensors, 7, "drop")) == 0
 
 
 def test_change_is_recorded(random_checkpoint: Checkpoint) -> None:
