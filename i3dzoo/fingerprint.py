@@ -21,7 +21,7 @@ from i3dzoo.errors import I3DZooError
 if TYPE_CHECKING:
     from i3dzoo.manifest import Manifest
 
-__all__ = ["Match", "best_match", "match", "published_file", "tensor_crcs"]
+__all__ = ["Match", "best_match", "match", "published_file", "tensor_crcs", "without_checksums"]
 
 _STEM = "Conv3d_1a_7x7.conv.weight"
 
@@ -174,6 +174,13 @@ def published_file(path: Path, stream: str, classes: int) -> str | None:
             if isinstance(source, zoo.Files) and source.files[0].digest in digests:
                 return model.name
     return None
+
+
+def without_checksums(name: str | None) -> bool:
+    """Whether this is a published checkpoint of which nobody published a tensor's checksum."""
+    from i3dzoo import zoo
+
+    return name in zoo.names() and not zoo.manifest(str(name)).crc32c
 
 
 def _crc(array: Array) -> int:
