@@ -156,7 +156,10 @@ def _is_good(model: Manifest, target: Path, client: "Client | None") -> bool:
     from i3dzoo.checkpoint import read_checkpoint
 
     try:
-        _check(model, str(target), read_checkpoint(target, "canonical"))
+        checkpoint = read_checkpoint(target, "canonical")
+        _check(model, str(target), checkpoint)
+        if checkpoint.metadata.zoo != model.name:
+            raise ChecksumError(f"{target}: does not say that it is {model.name}")
     except (FormatError, MappingError, MetadataError) as error:
         if client:
             client.progress.say(f"{error}; fetching it again")
@@ -179,10 +182,6 @@ def _check(model: Manifest, where: str, checkpoint: "Checkpoint") -> None:
             f"{model.stream} with {model.num_classes}"
         )
     if not model.crc32c:
-        if not checkpoint.conversion or checkpoint.conversion.layout != "canonical":
-            return
-        if checkpoint.metadata.zoo != model.name or not checkpoint.checked:
-            raise ChecksumError(f"{where}: does not say that it is {model.name}")
         return
     found = match(model.name, model.crc32c, tensor_crcs(checkpoint.tensors))
     if not found.exact:
