@@ -1,5 +1,6 @@
 """What identify says of files that are, contain, round, or descend from published checkpoints."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from i3dzoo import fingerprint, zoo
 from i3dzoo.arrays import Tensors
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.checksums import git_blob
+from i3dzoo.cli import main
 from i3dzoo.fingerprint import best_match, published_file
 from i3dzoo.head import change_head
 from i3dzoo.manifest import Files
@@ -148,3 +150,31 @@ def test_known_by_the_digest_of_its_file(
 def test_nothing_published_never_matches() -> None:
     """A manifest without checksums matches no file, not even an empty one."""
     assert not fingerprint.match("rgb_charades", {}, {}).exact
+
+
+def test_identify_says_all_of_it(
+    capsys: pytest.CaptureFixture[str], genuine: Checkpoint, tmp_path: Path
+) -> None:
+    """The command prints the sentence, and as JSON every count behind it."""
+    path = write_checkpoint(tmp_path / "x.pt", change_head(genuine, 51), "piergiaj")
+    words = "rgb_scratch trunk, 228 of 230 tensors: the head differs (51 classes)"
+    with pytest.raises(SystemExit) as caught:
+        main(["identify", str(path)])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"{path}: piergiaj, rgb, 51 classes: {words}\n"
+    with pytest.raises(SystemExit):
+        main(["identify", str(path), "--json"])
+    (document,) = json.loads(capsys.readouterr().out)
+    assert document["summary"] == words
+    assert (document["exact"], document["trunk"], document["published"]) == (
+        False,
+        True,
+        "rgb_scratch",
+    )
+    assert document["parts"] == {
+        "convolutions": [57, 57],
+        "BatchNorm biases": [57, 57],
+        "BatchNorm statistics": [114, 114],
+        "head": [0, 2],
+    }
+    assert document["made_from"] == "rgb_scratch"
