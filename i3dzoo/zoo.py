@@ -273,7 +273,11 @@ def _adopt(model: Manifest, layout: str, path: Path, target: Path) -> None:
     checkpoint = read_checkpoint(path, layout)
     _check(model, path.name, checkpoint)
     metadata = dataclasses.replace(
-        checkpoint.metadata, labels=labels(model.labels), input=model.input, zoo=model.name
+        checkpoint.metadata,
+        labels=labels(model.labels),
+        input=model.input,
+        zoo=model.name,
+        base=None,
     )
     write_checkpoint(target, Checkpoint(checkpoint.tensors, metadata), force=True)
 
