@@ -12,7 +12,7 @@ from i3dzoo.arrays import Tensors
 from i3dzoo.checksums import sha256
 from i3dzoo.convert import Conversion
 from i3dzoo.errors import ChecksumError, FormatError, MetadataError
-from i3dzoo.fingerprint import best_match
+from i3dzoo.fingerprint import best_match, published_file
 from i3dzoo.formats.container import Container
 from i3dzoo.metadata import Metadata, Source, default_input
 
@@ -48,7 +48,8 @@ def read_checkpoint(
     """Read a file of any layout.
 
     A canonical file brings its description. Of any other, stream and classes are read off the
-    shapes, and where the tensors are those of a published checkpoint, labels and input are too.
+    shapes, and where the tensors are those of a published checkpoint, labels and input are its; a
+    file that shares its convolutions with one takes the input from it.
 
     Args:
         path: The file; of a TensorFlow checkpoint, its index, data file, prefix or folder.
@@ -151,11 +152,19 @@ def _recognised(container: Container, conversion: Conversion, altered: bool) -> 
         input=default_input(stream),
         source=Source(conversion.layout, sha256(container.path)),
     )
-    if not found.exact:
-        return metadata
     from i3dzoo import zoo
 
+    if name := published_file(container.path, stream, metadata.num_classes):
+        manifest = zoo.manifest(name)
+        labels = zoo.labels(manifest.labels)
+        return dataclasses.replace(metadata, zoo=name, labels=labels, input=manifest.input)
+    if not found.convolutions:
+        return metadata
     manifest = zoo.manifest(found.name)
-    return dataclasses.replace(
-        metadata, zoo=found.name, labels=zoo.labels(manifest.labels), input=manifest.input
-    )
+    metadata = dataclasses.replace(metadata, input=manifest.input, base=found.name)
+    if not found.exact:
+        return metadata
+    metadata = dataclasses.replace(metadata, labels=zoo.labels(manifest.labels))
+    if found.dtype != "float32":
+        return metadata
+    return dataclasses.replace(metadata, zoo=found.name, base=None)
