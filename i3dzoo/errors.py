@@ -17,6 +17,7 @@ __all__ = [
     "MissingFileError",
     "OfflineError",
     "OutputError",
+    "PushError",
     "ShapeError",
     "UnknownNameError",
     "UnsafeFileError",
@@ -42,6 +43,7 @@ class I3DZooError(Exception):
     ├── UnknownNameError (LookupError)        no such model, layout, label set or endpoint
     ├── FetchError       (ConnectionError)    no source could deliver
     │   └── OfflineError                      the network was not allowed and was needed
+    ├── PushError        (ConnectionError)    the Hub did not take what was pushed
     ├── VideoError       (ValueError)         a video that cannot be decoded
     └── DependencyError  (ImportError)        an optional package is not installed
     ```
@@ -98,6 +100,10 @@ class FetchError(I3DZooError, ConnectionError):
 
 class OfflineError(FetchError):
     """The network is needed and was not allowed."""
+
+
+class PushError(I3DZooError, ConnectionError):
+    """The Hub did not take what was pushed."""
 
 
 class VideoError(I3DZooError, ValueError):

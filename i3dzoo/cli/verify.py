@@ -9,10 +9,11 @@ from i3dzoo.cli._console import json_option, print_json, say
 @click.argument("models", nargs=-1, required=True)
 @json_option
 def command(models: tuple[str, ...], as_json: bool) -> None:
-    """Check MODELS (files or zoo names): structure, finite numbers, checksums, fingerprint.
+    """Check MODELS (files, zoo names, Hub repositories): structure, numbers, checksums, identity.
 
     A zoo name must be the published checkpoint to the last tensor. A file must be sound, and where
-    it carries checksums or says that it is a published checkpoint, it must be true to them.
+    it carries checksums or says that it is a published checkpoint, it must be true to them. The
+    files of a Hub repository are all hashed again.
 
     \b
     Examples:
@@ -24,7 +25,7 @@ def command(models: tuple[str, ...], as_json: bool) -> None:
 
     documents = []
     for model in models:
-        report = verify(find(model))
+        report = verify(find(model, verify=True))
         documents.append(report.to_dict())
         if not as_json:
             for check in report.checks:
