@@ -90,7 +90,14 @@ def _pull_repository(
     from i3dzoo.checkpoint import read_checkpoint
     from i3dzoo.cli._progress import megabytes
 
-    snapshot = hub.pull(hub.parse(name), progress=progress, **options)
+    snapshot = hub.pull(
+        hub.parse(name),
+        offline=options["offline"],
+        force=options["force"],
+        verify=options["verify"],
+        everything=options["everything"],
+        progress=progress,
+    )
     metadata = read_checkpoint(snapshot.weights).metadata
     size = snapshot.weights.stat().st_size
     document = {

@@ -1,5 +1,6 @@
 """`i3dzoo push`."""
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,19 +55,28 @@ def command(model: str, repository: str, **options: Any) -> None:
         raise click.UsageError(f"{repository}: name USER/NAME; --tag names the revision")
     source = find(model)
     checkpoint = _labelled(read_checkpoint(source), options["labels"])
-    keys = ("licence", "results", "onnx", "base_model", "datasets")
-    about = hub.About(repository=repository, **{key: options[key] for key in keys})
+    facts = ("licence", "results", "onnx", "base_model", "datasets")
+    about = hub.About(repository=repository, **{key: options[key] for key in facts})
     with tempfile.TemporaryDirectory() as folder:
         package = hub.prepare(checkpoint, Path(folder), about, source)
         del checkpoint  # it holds the source's mapping, as large as the weights
         pushed = None
         if not options["dry_run"]:
+            _quiet_unless_watched()
             keys = ("private", "tag", "message", "parent")
             pushed = hub.push(package, repository, **{key: options[key] for key in keys})
     if options["as_json"]:
         print_json(_document(repository, package, pushed))
     else:
         _print(repository, package, pushed)
+
+
+def _quiet_unless_watched() -> None:
+    """Leave the bars of the Hub's client out of log files."""
+    if not sys.stderr.isatty():
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
 
 
 def _labelled(checkpoint: "Checkpoint", labels: str | None) -> "Checkpoint":

@@ -64,22 +64,26 @@ def understood(where: str, failure: type[FetchError] | type[PushError]) -> Itera
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     # The Hub's error is one of its HTTP library and an OSError, whichever library that is.
-    network: tuple[type[Exception], ...] = HfHubHTTPError.__bases__  # type: ignore[assignment] # of exceptions
+    failures: tuple[type[BaseException], ...] = (
+        *HfHubHTTPError.__bases__,
+        ValueError,
+        RuntimeError,
+    )
     try:
         yield
     except I3DZooError:
         raise
     except HFValidationError as error:
         raise failure(f"{where}: is no name that the Hub takes; expected USER/NAME") from error
-    except (*network, OSError, ValueError) as error:
+    except failures as error:
         raise _translate(where, failure, _cause(error)) from error
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the failure behind a LocalEntryNotFoundError, which says only that there was one."""
+    """Return the failure behind one that says only that there was one."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if isinstance(error, (LocalEntryNotFoundError, ValueError)) and error.__cause__:
+    if isinstance(error, LocalEntryNotFoundError | ValueError | RuntimeError) and error.__cause__:
         return error.__cause__
     return error
 

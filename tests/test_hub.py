@@ -1,0 +1,174 @@
+"""Push and pull by the real client of the Hub, in child processes, against a Hub of our own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from i3dzoo.architecture import canonical_shapes
+from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from i3dzoo.hub import About, Package, prepare
+from i3dzoo.labels import labels
+from i3dzoo.metadata import Metadata, Source, default_input
+
+from . import hub_server
+from .hub_server import Hub, User
+
+ALICE, READER, STRANGER = "hf_aliceWrites", "hf_aliceReads", "hf_bobWrites"
+NAME = "alice/i3d"
+
+
+class Home:
+    """A computer that talks to the Hub: its caches, its token, its command line."""
+
+    def __init__(self, folder: Path, hub: Hub, token: str | None = None) -> None:
+        self.folder = folder
+        self.environment = {
+            **{key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ},
+            "HOME": str(folder),
+            "HF_HOME": str(folder / "hf"),
+            "HF_ENDPOINT": hub.address,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "I3DZOO_CACHE": str(folder / "i3dzoo"),
+        }
+        if token:
+            self.environment["HF_TOKEN"] = token
+
+    def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+        """Start the command line, or Python code after `-c`."""
+        program = [] if arguments[0] == "-c" else ["-m", "i3dzoo"]
+        return subprocess.Popen(
+            [sys.executable, *program, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment | environment,
+            cwd=self.folder,
+        )
+
+    def run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; whatever happens, no token is printed."""
+        with self.start(*arguments, **environment) as child:
+            out, err = child.communicate(timeout=60)
+        done = subprocess.CompletedProcess(arguments, child.returncode, out, err)
+        for token in (ALICE, READER, STRANGER, environment.get("HF_TOKEN", ALICE)):
+            assert token not in out + err
+        return done
+
+    def ok(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run it, and expect success."""
+        done = self.run(*arguments, **environment)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def fails(self, *arguments: object, **environment: str) -> str:
+        """Run it, expect one sentence of failure and nothing on standard output; return it."""
+        done = self.run(*arguments, **environment)
+        assert (done.returncode, done.stdout) == (1, ""), done.stderr
+        assert "Traceback" not in done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("i3dzoo: ")
+        return last
+
+    def snapshot(self, commit: str) -> Path:
+        """Return the folder of a commit in the Hub's cache."""
+        return self.folder / "hf" / "hub" / "models--alice--i3d" / "snapshots" / commit
+
+
+def constants(classes: int = 51, value: float = 0.5) -> Checkpoint:
+    """Return a checkpoint whose tensors are constants, fine-tuned from rgb_scratch as it says."""
+    tensors = {
+        name: np.full(shape, 1 if name.endswith("bn.weight") else value, "f2")
+        for name, shape in canonical_shapes(classes).items()
+    }
+    names = labels("hmdb51") if classes == 51 else tuple(f"class {n}" for n in range(classes))
+    history = ("head fresh for 51 classes, seed 0 on the trunk of rgb_scratch",)
+    source = Source("canonical", "0" * 64)
+    metadata = Metadata("rgb", classes, names, default_input("rgb"), source, history=history)
+    return Checkpoint(tensors, metadata)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of 51 classes."""
+    return write_checkpoint(tmp_path_factory.mktemp("file") / "hmdb51.safetensors", constants())
+
+
+@pytest.fixture(scope="module")
+def package(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """What a push of the checkpoint sends."""
+    folder = tmp_path_factory.mktemp("package")
+    return prepare(read_checkpoint(file), folder, About(repository=NAME))
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """A Hub with users and no repository."""
+    root = tmp_path / "hub"
+    root.mkdir()
+    with hub_server.serve(root) as hub:
+        hub.users |= {
+            ALICE: User("alice"),
+            READER: User("alice", writes=False),
+            STRANGER: User("bob"),
+        }
+        yield hub
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def home(hub: Hub, tmp_path: Path) -> Iterator[Home]:
+    """A computer without a token."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    yield Home(folder, hub)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def published(hub: Hub, package: Package) -> str:
+    """The commit of the checkpoint in alice/i3d, put there without a client."""
+    return hub.put(hub.create(NAME), package.folder)
+
+
+def flip(path: Path, at: int = -1) -> None:
+    """Flip a byte of a file as a bad disk does, so that its time of change stays."""
+    path = path.resolve()
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_push_and_pull(hub: Hub, home: Home, file: Path, package: Package) -> None:
+    """What is pushed comes back into an empty home, as one commit, tagged, with every file."""
+    pushed = home.ok("push", file, NAME, "--tag", "v1", "--message", "First", HF_TOKEN=ALICE)
+    repository = hub.repositories[NAME]
+    assert hub.history(repository) == ["First", "initial commit"]
+    assert repository.tags == {"v1": repository.head}
+    assert pushed.stdout == f"{hub.address}/alice/i3d/commit/{repository.head}\n"
+    assert "Next: i3dzoo pull alice/i3d@v1" in pushed.stderr
+    sent = {name: (file.sha256, file.size) for name, file in repository.tree.items()}
+    expected = {name: (digest, size) for name, size, digest in package.files}
+    assert {name: sent[name] for name in expected} == expected
+    assert repository.tree["model.safetensors"].lfs
+
+    pulled = home.ok("pull", f"{NAME}@v1")
+    path = Path(pulled.stdout.strip())
+    assert path == home.snapshot(repository.head) / "model.safetensors"
+    assert "rgb, 51 classes, 25." in pulled.stderr
+    assert read_checkpoint(path).metadata.labels == labels("hmdb51")
+    again = home.ok("pull", f"{NAME}@v1", HF_HUB_OFFLINE="1")
+    assert again.stdout == pulled.stdout
+
+
+_ = json
