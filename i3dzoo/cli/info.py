@@ -22,15 +22,18 @@ def command(model: str, as_json: bool) -> None:
     Examples:
       i3dzoo info rgb_scratch
       i3dzoo info mine.safetensors
+      i3dzoo info USER/i3d-hmdb51@v1
       i3dzoo info rgb_scratch --json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo import zoo
+    from i3dzoo import hub, zoo
 
     path = Path(model)
     if model not in zoo.names() and (
         path.exists() or path.with_name(f"{path.name}.index").exists()
     ):
         document, lines = _file(path)
+    elif model not in zoo.names() and hub.is_address(model):
+        document, lines = _file(hub.pull(hub.parse(model)).weights)
     else:
         document, lines = _manifest(zoo.manifest(model))
     if as_json:

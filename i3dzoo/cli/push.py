@@ -74,7 +74,7 @@ def command(model: str, repository: str, **options: Any) -> None:
 def _quiet_unless_watched() -> None:
     """Leave the bars of the Hub's client out of log files."""
     if not sys.stderr.isatty():
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
 

@@ -1,24 +1,20 @@
-"""Push and pull by the real client of the Hub, in child processes, against a Hub of our own."""
+"""A computer that talks to the tests' Hub, and what it pushes there."""
 
-import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from i3dzoo.architecture import canonical_shapes
-from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from i3dzoo.hub import About, Package, prepare
+from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.labels import labels
 from i3dzoo.metadata import Metadata, Source, default_input
 
-from . import hub_server
-from .hub_server import Hub, User
+from .hub_server import Hub
+
+__all__ = ["ALICE", "NAME", "READER", "STRANGER", "Home", "constants", "flip"]
 
 ALICE, READER, STRANGER = "hf_aliceWrites", "hf_aliceReads", "hf_bobWrites"
 NAME = "alice/i3d"
@@ -95,49 +91,6 @@ def constants(classes: int = 51, value: float = 0.5) -> Checkpoint:
     return Checkpoint(tensors, metadata)
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of 51 classes."""
-    return write_checkpoint(tmp_path_factory.mktemp("file") / "hmdb51.safetensors", constants())
-
-
-@pytest.fixture(scope="module")
-def package(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    """What a push of the checkpoint sends."""
-    folder = tmp_path_factory.mktemp("package")
-    return prepare(read_checkpoint(file), folder, About(repository=NAME))
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    """A Hub with users and no repository."""
-    root = tmp_path / "hub"
-    root.mkdir()
-    with hub_server.serve(root) as hub:
-        hub.users |= {
-            ALICE: User("alice"),
-            READER: User("alice", writes=False),
-            STRANGER: User("bob"),
-        }
-        yield hub
-    shutil.rmtree(root)
-
-
-@pytest.fixture
-def home(hub: Hub, tmp_path: Path) -> Iterator[Home]:
-    """A computer without a token."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    yield Home(folder, hub)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def published(hub: Hub, package: Package) -> str:
-    """The commit of the checkpoint in alice/i3d, put there without a client."""
-    return hub.put(hub.create(NAME), package.folder)
-
-
 def flip(path: Path, at: int = -1) -> None:
     """Flip a byte of a file as a bad disk does, so that its time of change stays."""
     path = path.resolve()
@@ -147,28 +100,3 @@ def flip(path: Path, at: int = -1) -> None:
     path.chmod(0o644)
     path.write_bytes(content)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def test_push_and_pull(hub: Hub, home: Home, file: Path, package: Package) -> None:
-    """What is pushed comes back into an empty home, as one commit, tagged, with every file."""
-    pushed = home.ok("push", file, NAME, "--tag", "v1", "--message", "First", HF_TOKEN=ALICE)
-    repository = hub.repositories[NAME]
-    assert hub.history(repository) == ["First", "initial commit"]
-    assert repository.tags == {"v1": repository.head}
-    assert pushed.stdout == f"{hub.address}/alice/i3d/commit/{repository.head}\n"
-    assert "Next: i3dzoo pull alice/i3d@v1" in pushed.stderr
-    sent = {name: (file.sha256, file.size) for name, file in repository.tree.items()}
-    expected = {name: (digest, size) for name, size, digest in package.files}
-    assert {name: sent[name] for name in expected} == expected
-    assert repository.tree["model.safetensors"].lfs
-
-    pulled = home.ok("pull", f"{NAME}@v1")
-    path = Path(pulled.stdout.strip())
-    assert path == home.snapshot(repository.head) / "model.safetensors"
-    assert "rgb, 51 classes, 25." in pulled.stderr
-    assert read_checkpoint(path).metadata.labels == labels("hmdb51")
-    again = home.ok("pull", f"{NAME}@v1", HF_HUB_OFFLINE="1")
-    assert again.stdout == pulled.stdout
-
-
-_ = json
