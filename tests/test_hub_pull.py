@@ -1,0 +1,331 @@
+"""Pulling by the real client of the Hub, in child processes, from a Hub of our own."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from i3dzoo.checkpoint import read_checkpoint, write_checkpoint
+from i3dzoo.fingerprint import tensor_crcs
+from i3dzoo.hub import Package
+
+from . import loopback
+from .hub_home import ALICE, NAME, READER, STRANGER, Home, constants, flip
+from .hub_server import Hub
+from .published import FILE, make
+
+WEIGHTS = "model.safetensors"
+PULLS = """
+import json, sys
+from i3dzoo import hub
+from i3dzoo.errors import I3DZooError
+
+for token, address in json.loads(sys.argv[1]):
+    try:
+        print(hub.pull(hub.parse(address), token=token).commit)
+    except I3DZooError as error:
+        print(f"{type(error).__name__}: {error}")
+"""
+LOAD = """
+import sys
+import i3dzoo
+
+model = i3dzoo.load(sys.argv[1], verify="--verify" in sys.argv)
+print(model.num_classes, model.labels[1], model.metadata.input.crop)
+"""
+
+
+@pytest.fixture
+def weights(package: Package) -> str:
+    """The sha256 of the published weights."""
+    return {name: digest for name, _, digest in package.files}[WEIGHTS]
+
+
+def blobs(home: Home) -> set[str]:
+    """Return the names of the blobs in the Hub's cache."""
+    return {path.name for path in (home.folder / "hf" / "hub").glob("*/blobs/*")}
+
+
+def test_revisions(hub: Hub, home: Home, published: str, package: Package) -> None:
+    """A branch, a tag, a commit and a file can each be named; what the Hub lacks is said."""
+    repository = hub.repositories[NAME]
+    repository.tags["v1"] = published
+    second = hub.commit(repository, repository.tree, "second", "alice")
+    cases = [
+        (NAME, second),
+        (f"{NAME}@v1", published),
+        (f"hf://{NAME}@{published}", published),
+        (f"hf://models/{NAME}@v1/config.json", published),
+        (f"{NAME}@v2", r"FetchError: alice/i3d@v2: has no such branch, tag or commit \(HTTP 404\)"),
+        (f"hf://{NAME}/other.pt", r"FetchError: hf://alice/i3d/other.pt: has no file other.pt"),
+        ("alice/none", r"FetchError: alice/none: .* has no such repository, or it is private"),
+    ]
+    lines = home.ok("-c", PULLS, json.dumps([(None, each) for each, _ in cases])).stdout
+    for (_, expected), line in zip(cases, lines.splitlines(), strict=True):
+        assert re.match(expected, line), line
+    assert (home.snapshot(published) / WEIGHTS).is_file()
+    assert blobs(home) >= {digest for name, _, digest in package.files if name == WEIGHTS}
+
+
+def test_who_may_read(hub: Hub, home: Home, published: str) -> None:
+    """Private, gated and unknown: each refusal says what to do, and the owner may read."""
+    private = hub.create("alice/secret", private=True)
+    gated = hub.create("alice/gated", gated=True)
+    for repository in (private, gated):
+        hub.commit(repository, hub.repositories[NAME].tree, "files", "alice")
+    cases = [
+        (False, "alice/secret", r"no such repository, or it is private \(HTTP 401\): check the"),
+        (STRANGER, "alice/secret", r"no such repository, or it is private \(HTTP 404\)"),
+        (READER, "alice/secret", private.head),
+        (False, "alice/gated", r"is gated \(HTTP 401\): ask for access on its page at 127"),
+        (STRANGER, "alice/gated", r"is gated \(HTTP 403\): ask for access on its page"),
+        (ALICE, "alice/gated", gated.head),
+        ("hf_nobody", NAME, r"does not know the token \(HTTP 401\); log in with `hf auth login`"),
+        (None, NAME, published),
+    ]
+    pairs = json.dumps([(token, name) for token, name, _ in cases])
+    lines = home.ok("-c", PULLS, pairs).stdout.splitlines()
+    for (_, _, expected), line in zip(cases, lines, strict=True):
+        assert re.search(expected, line), line
+
+
+def test_cut_download_is_resumed(hub: Hub, home: Home, published: str, weights: str) -> None:
+    """A connection that is cut in the middle is gone on with where it was."""
+    hub.cut[weights] = [10_000_000]
+    done = home.ok("pull", NAME)
+    assert read_checkpoint(done.stdout.strip()).metadata.num_classes == 51
+    first, second = (each for each in hub.ranges(weights) if each != "bytes=0-")
+    assert first is None
+    assert second == "bytes=10000000-"
+    assert published in done.stdout
+
+
+def test_corrupt_download_is_fetched_again(
+    hub: Hub, home: Home, published: str, weights: str
+) -> None:
+    """A byte that flips on the way, which the Hub's client does not see, is seen and mended."""
+    hub.flip[weights] = 1
+    done = home.ok("pull", NAME)
+    assert f"alice/i3d: {WEIGHTS} has sha256 " in done.stderr
+    assert f"expected {weights} as the Hub lists it" in done.stderr
+    assert "fetching it again" in done.stderr
+    assert published in done.stdout
+    assert hub.flip[weights] == 0
+
+
+def test_corrupt_source_is_named_and_left(
+    hub: Hub, home: Home, published: str, weights: str
+) -> None:
+    """What comes corrupt twice is an error that names the file; it stays in no cache."""
+    hub.flip[weights] = 2
+    error = home.fails("pull", NAME)
+    assert re.search(rf"{WEIGHTS} has sha256 \w+, expected {weights} as the Hub lists it", error)
+    assert weights not in blobs(home)
+    assert not (home.snapshot(published) / WEIGHTS).exists()
+
+
+def test_flipped_byte_in_the_cache(home: Home, published: str, weights: str) -> None:
+    """A byte that flips in the Hub's cache is found with --verify, and mended by --force."""
+    home.ok("pull", NAME)
+    labels = home.snapshot(published) / "labels.txt"
+    flip(labels)
+    home.ok("pull", NAME)  # nothing tells that a disk flipped a byte, unless it is looked for
+    error = home.fails("pull", NAME, "--verify")
+    assert "alice/i3d: labels.txt has git-blob " in error
+    assert "i3dzoo pull alice/i3d --force fetches it again" in error
+    assert "labels.txt has git-blob" in home.fails("pull", NAME, "--verify", "--offline")
+    home.ok("pull", NAME, "--force")
+    home.ok("verify", NAME)
+    flip(home.snapshot(published) / WEIGHTS, 20_000_000)
+    assert weights in home.fails("verify", NAME)
+    error = home.fails("pull", NAME)  # a canonical file has checksums of its own
+    assert "has CRC32C" in error
+
+
+def test_changed_file_in_the_cache(home: Home, published: str, weights: str) -> None:
+    """A cached file that was written to is noticed by its time of change, and fetched again."""
+    home.ok("pull", NAME)
+    path = home.snapshot(published) / "config.json"
+    path.resolve().write_text("{}")
+    done = home.ok("pull", NAME)
+    assert "config.json has git-blob" in done.stderr
+    assert "fetching it again" in done.stderr
+    assert json.loads(path.read_text())["num_classes"] == 51
+    path.resolve().write_text("{}")
+    assert "config.json has git-blob" in home.fails("pull", NAME, HF_HUB_OFFLINE="1")
+    assert weights in blobs(home)
+
+
+def test_files_of_another_program_are_verified(
+    home: Home, published: str, package: Package
+) -> None:
+    """What another program put into the Hub's cache is verified before it is used."""
+    code = f"from huggingface_hub import snapshot_download; snapshot_download({NAME!r})"
+    home.ok("-c", code)
+    flip(home.snapshot(published) / "labels.txt")
+    error = home.fails("pull", NAME, "--offline")
+    assert "labels.txt has git-blob" in error
+    done = home.ok("pull", NAME)
+    assert "labels.txt has git-blob" in done.stderr
+    assert len(package.files) == 6
+
+
+def test_offline(hub: Hub, home: Home, published: str) -> None:
+    """Offline the cache serves; what it lacks is said; an unreachable Hub is the same, aloud."""
+    error = home.fails("pull", NAME, HF_HUB_OFFLINE="1")
+    assert "alice/i3d: is not in the Hub's cache, and the network was not allowed" in error
+    away = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    error = home.fails("pull", NAME, **away)
+    assert "127.0.0.1:9 cannot be reached or cut the connection (ConnectError)" in error
+    home.ok("pull", NAME)
+    count = len(hub.log)
+    offline = home.ok("pull", NAME, "--offline")
+    assert published in offline.stdout
+    assert len(hub.log) == count
+    done = home.ok("pull", NAME, **away)
+    assert f"using the cached commit {published[:8]}" in done.stderr
+
+
+def test_altered_repository(hub: Hub, home: Home, published: str) -> None:
+    """A file that was changed on the Hub without its digest is refused; the card may change."""
+    repository = hub.repositories[NAME]
+    readme = hub.regular(b"---\nlicense: mit\n---\n# Edited\n")
+    hub.commit(repository, {**repository.tree, "README.md": readme}, "edit", "alice")
+    home.ok("pull", NAME)
+    labels = hub.regular(b"one\ntwo\n")
+    hub.commit(repository, {**repository.tree, "labels.txt": labels}, "edit", "alice")
+    error = home.fails("pull", NAME)
+    assert f"labels.txt has sha256 {labels.sha256}, expected" in error
+    assert "as SHA256SUMS says; it was changed without i3dzoo, name an earlier revision" in error
+    home.ok("pull", f"{NAME}@{published}")
+
+
+def test_repository_that_is_none_of_ours(hub: Hub, home: Home) -> None:
+    """A repository without model.safetensors says that a file is to be named."""
+    hub.create("alice/empty")
+    error = home.fails("pull", "alice/empty")
+    assert "has no model.safetensors, so i3dzoo did not make it; name a file of it" in error
+
+
+def test_list_of_a_user(hub: Hub, home: Home, published: str, package: Package) -> None:
+    """A user's i3dzoo repositories are listed, private ones to the owner only."""
+    other = hub.create("alice/other")
+    card = b"---\nlibrary_name: timm\n---\n"
+    hub.commit(other, {"README.md": hub.regular(card)}, "card", "alice")
+    secret = hub.create("alice/secret", private=True)
+    hub.put(secret, package.folder)
+    shown = home.ok("list", "--hub", "alice")
+    heading, line = shown.stdout.splitlines()
+    assert heading.split()[0] == "repository"
+    assert line.split() == ["alice/i3d", "rgb", "hmdb51", "apache-2.0", "2026-01-02"]
+    assert "Next: i3dzoo pull alice/i3d" in shown.stderr
+    rows = json.loads(home.ok("list", "--hub", "alice", "--json", HF_TOKEN=ALICE).stdout)
+    assert [(row["repository"], row["private"]) for row in rows] == [
+        ("alice/i3d", False),
+        ("alice/secret", True),
+    ]
+    assert "alice has no" not in shown.stderr
+    assert "bob has no i3dzoo repository" in home.ok("list", "--hub", "bob").stderr
+    assert published
+
+
+def test_proxy(hub: Hub, home: Home, published: str) -> None:
+    """The proxy of the environment is asked for everything."""
+    proxy = {"HTTP_PROXY": hub.address, "HF_ENDPOINT": "http://hub.invalid"}
+    done = home.ok("pull", f"hf://{NAME}/config.json", **proxy) if False else None
+    code = f"from i3dzoo import hub; print(hub.pull(hub.parse('hf://{NAME}/config.json')).commit)"
+    done = home.ok("-c", code, **proxy)
+    assert done.stdout.strip() == published
+    assert all(path.startswith("http://hub.invalid/") for _, path, _ in hub.log)
+
+
+def test_load_and_verify(home: Home, published: str) -> None:
+    """i3dzoo.load takes a repository, and with verify finds a flipped byte of its description."""
+    done = home.ok("-c", LOAD, NAME)
+    assert done.stdout == "51 cartwheel 224\n"
+    flip(home.snapshot(published) / "config.json")
+    code = f"import sys; sys.argv = ['', {NAME!r}, '--verify']\n{LOAD.replace('import sys', '')}"
+    done = home.run("-c", code)
+    assert "ChecksumError: alice/i3d: config.json has git-blob" in done.stderr
+
+
+MIRROR = """
+[[source]]
+kind = "hub"
+title = "A mirror"
+layout = "canonical"
+licence = "MIT"
+repository = "alice/i3d"
+revision = "main"
+file = "model.safetensors"
+max_size = 60000000
+"""
+PULL_MANIFEST = """
+import sys
+from pathlib import Path
+from i3dzoo import zoo
+from i3dzoo.cli._progress import watch
+
+with watch() as progress:
+    print(zoo.pull_manifest(zoo.load_manifest(Path(sys.argv[1])), progress=progress))
+"""
+
+
+def test_mirror_needs_no_trust(hub: Hub, home: Home, tmp_path: Path) -> None:
+    """A manifest's Hub source is believed by its tensors' checksums; else the next is asked."""
+    published = make(tmp_path)
+    repository = hub.create(NAME)
+    other = write_checkpoint(tmp_path / "other.safetensors", constants())
+    good, bad = (hub.store([each])[0] for each in (published.weights, other.read_bytes()))
+    with loopback.serve() as site:
+        published.serve(site)
+        manifest = published.manifest(tmp_path, site, "file")
+        manifest.write_text(manifest.read_text().replace("[[source]]", f"{MIRROR}\n[[source]]", 1))
+
+        hub.commit(repository, {WEIGHTS: hub.large(bad)}, "other weights", "alice")
+        done = home.ok("-c", PULL_MANIFEST, manifest)
+        assert "rgb_test: from A mirror (127.0.0.1:" in done.stderr
+        assert "230 of 230 tensors are not those of rgb_test" in done.stderr
+        assert "rgb_test: from The file (127.0.0.1:" in done.stderr
+        assert site.asked(FILE) == [None]
+        path = Path(done.stdout.strip())
+        assert tensor_crcs(read_checkpoint(path).tensors) == published.crcs
+        path.unlink()
+
+        hub.commit(repository, {WEIGHTS: hub.large(good)}, "the weights", "alice")
+        hub.flip[good] = 2
+        done = home.ok("-c", PULL_MANIFEST, manifest)
+        assert f"rgb_test: A mirror: hf://alice/i3d/{WEIGHTS}: {WEIGHTS} has sha256" in done.stderr
+        assert site.asked(FILE) == [None, None]
+        path.unlink()
+        done = home.ok("-c", PULL_MANIFEST, manifest)
+        assert "The file" not in done.stderr
+        assert tensor_crcs(read_checkpoint(path).tensors) == published.crcs
+
+
+MEASURED = """
+import sys
+from i3dzoo.cli import main
+
+try:
+    main(sys.argv[1:])
+finally:
+    with open("/proc/self/status") as file:
+        print(next(line for line in file if line.startswith("VmHWM:")), file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_large_files_take_little_memory(hub: Hub, home: Home, tmp_path: Path) -> None:
+    """60 MB are pushed and pulled with less than 150 MB for the whole process."""
+    checkpoint = constants(classes=19_000)
+    file = write_checkpoint(tmp_path / "large.safetensors", checkpoint)
+    assert file.stat().st_size > 60_000_000
+    pushed = home.ok("-c", MEASURED, "push", file, NAME, HF_TOKEN=ALICE)
+    assert hub.repositories[NAME].tree[WEIGHTS].size > 60_000_000
+    pulled = home.ok("-c", MEASURED, "pull", NAME)
+    for done in (pushed, pulled):
+        peak = int(re.search(r"VmHWM:\s*(\d+) kB", done.stderr).group(1))  # type: ignore[union-attr]
+        assert peak < 150_000
