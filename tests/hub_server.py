@@ -187,7 +187,7 @@ class Request(BaseHTTPRequestHandler):
             "gated": repository.gated,
             "lastModified": "2026-01-02T03:04:05.000Z",
             "downloads": 7,
-            "tags": [*card.get("tags", []), *([card["library_name"]] if card else [])],
+            "tags": [*card.get("tags", []), *filter(None, [card.get("library_name")])],
             "cardData": card or None,
             "siblings": siblings,
         }

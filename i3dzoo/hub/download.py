@@ -282,7 +282,7 @@ class _Job:
                     f"as {SUMS} says; it was changed without i3dzoo, name an earlier revision or "
                     "push it again"
                 )
-            if not known:
+            if found != known:
                 note.add(name, folder / name, found)
 
     def _remember(self, folder: Path, commit: str) -> None:
