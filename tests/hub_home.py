@@ -14,7 +14,7 @@ from i3dzoo.metadata import Metadata, Source, default_input
 
 from .hub_server import Hub
 
-__all__ = ["ALICE", "NAME", "READER", "STRANGER", "Home", "constants", "flip"]
+__all__ = ["ALICE", "NAME", "READER", "STRANGER", "Home", "constants"]
 
 ALICE, READER, STRANGER = "hf_aliceWrites", "hf_aliceReads", "hf_bobWrites"
 NAME = "alice/i3d"
@@ -89,14 +89,3 @@ def constants(classes: int = 51, value: float = 0.5) -> Checkpoint:
     source = Source("canonical", "0" * 64)
     metadata = Metadata("rgb", classes, names, default_input("rgb"), source, history=history)
     return Checkpoint(tensors, metadata)
-
-
-def flip(path: Path, at: int = -1) -> None:
-    """Flip a byte of a file as a bad disk does, so that its time of change stays."""
-    path = path.resolve()
-    before = path.stat()
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(content)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
