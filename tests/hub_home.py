@@ -1,6 +1,8 @@
 """A computer that talks to the tests' Hub, and what it pushes there."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from i3dzoo.metadata import Metadata, Source, default_input
 
 from .hub_server import Hub
 
-__all__ = ["ALICE", "NAME", "READER", "STRANGER", "Home", "constants"]
+__all__ = ["ALICE", "NAME", "READER", "STRANGER", "Home", "constants", "match", "pull", "steps"]
 
 ALICE, READER, STRANGER = "hf_aliceWrites", "hf_aliceReads", "hf_bobWrites"
 NAME = "alice/i3d"
@@ -89,3 +91,52 @@ def constants(classes: int = 51, value: float = 0.5) -> Checkpoint:
     source = Source("canonical", "0" * 64)
     metadata = Metadata("rgb", classes, names, default_input("rgb"), source, history=history)
     return Checkpoint(tensors, metadata)
+
+
+STEPS = """
+import json, os, sys
+from pathlib import Path
+from i3dzoo import hub
+from i3dzoo.errors import I3DZooError
+
+class Aloud:
+    def start(self, name, total): pass
+    def update(self, done): pass
+    def say(self, remark): print(remark)
+
+def pull(address, **options):
+    try:
+        print(hub.pull(hub.parse(address), progress=Aloud(), **options).commit)
+    except I3DZooError as error:
+        print(f"{type(error).__name__}: {error}")
+
+def flip(path, at=-1):
+    path = Path(path).resolve()
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+def write(path, text):
+    Path(path).resolve().write_text(text)
+
+for action, argument, options in json.loads(sys.argv[1]):
+    {"pull": pull, "flip": flip, "write": write}[action](argument, **options)
+"""
+
+
+def steps(home: Home, *actions: tuple[str, object, dict[str, object]], **env: str) -> list[str]:
+    """Take steps in one child process and return what it says."""
+    named = json.dumps(actions, default=str)
+    return home.ok("-c", STEPS, named, **env).stdout.splitlines()
+
+
+def pull(address: str = NAME, **options: object) -> tuple[str, object, dict[str, object]]:
+    """Return the step of pulling."""
+    return "pull", address, options
+
+
+def match(lines: list[str], *expected: str) -> None:
+    """Compare what was said with patterns, line by line."""
+    for line, pattern in zip(lines, expected, strict=True):
+        assert re.search(pattern, line), (line, pattern)

@@ -12,60 +12,11 @@ from i3dzoo.fingerprint import tensor_crcs
 from i3dzoo.hub import Package
 
 from . import loopback
-from .hub_home import ALICE, NAME, READER, STRANGER, Home, constants
+from .hub_home import ALICE, NAME, READER, STRANGER, Home, constants, match, pull, steps
 from .hub_server import Hub
 from .published import FILE, make
 
 WEIGHTS = "model.safetensors"
-STEPS = """
-import json, os, sys
-from pathlib import Path
-from i3dzoo import hub
-from i3dzoo.errors import I3DZooError
-
-class Aloud:
-    def start(self, name, total): pass
-    def update(self, done): pass
-    def say(self, remark): print(remark)
-
-def pull(address, **options):
-    try:
-        print(hub.pull(hub.parse(address), progress=Aloud(), **options).commit)
-    except I3DZooError as error:
-        print(f"{type(error).__name__}: {error}")
-
-def flip(path, at=-1):
-    path = Path(path).resolve()
-    status, content = path.stat(), bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-def write(path, text):
-    Path(path).resolve().write_text(text)
-
-for action, argument, options in json.loads(sys.argv[1]):
-    {"pull": pull, "flip": flip, "write": write}[action](argument, **options)
-"""
-
-
-def steps(home: Home, *actions: tuple[str, object, dict[str, object]], **env: str) -> list[str]:
-    """Take steps in one child process and return what it says."""
-    named = json.dumps(actions, default=str)
-    return home.ok("-c", STEPS, named, **env).stdout.splitlines()
-
-
-def pull(address: str = NAME, **options: object) -> tuple[str, object, dict[str, object]]:
-    """Return the step of pulling."""
-    return "pull", address, options
-
-
-def match(lines: list[str], *expected: str) -> None:
-    """Compare what was said with patterns, line by line."""
-    for line, pattern in zip(lines, expected, strict=True):
-        assert re.search(pattern, line), (line, pattern)
-
-
 LOAD = """
 import os, sys
 from pathlib import Path
