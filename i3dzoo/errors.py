@@ -17,6 +17,7 @@ __all__ = [
     "MissingFileError",
     "OfflineError",
     "OutputError",
+    "PushError",
     "ShapeError",
     "UnknownNameError",
     "UnreachableError",
@@ -44,6 +45,8 @@ class I3DZooError(Exception):
     ├── FetchError       (ConnectionError)    no source could deliver
     │   ├── OfflineError                      the network was not allowed and was needed
     │   └── UnreachableError                  a host does not answer, or there is no network
+    │   └── OfflineError                      the network was not allowed and was needed
+    ├── PushError        (ConnectionError)    the Hub did not take what was pushed
     ├── VideoError       (ValueError)         a video that cannot be decoded
     └── DependencyError  (ImportError)        an optional package is not installed
     ```
@@ -104,6 +107,10 @@ class OfflineError(FetchError):
 
 class UnreachableError(FetchError):
     """A host cannot be reached: no such name, no answer, or no network at all."""
+
+
+class PushError(I3DZooError, ConnectionError):
+    """The Hub did not take what was pushed."""
 
 
 class VideoError(I3DZooError, ValueError):
