@@ -58,13 +58,8 @@ def _type(path: Path, name: str, array: Array) -> bytes:
     if code in _FLOATS:
         sign, bits, place, exponent, mantissa, bias = _FLOATS[code]
         head = bytes([0x11, 0x20, sign, 0]) + _int(array.itemsize, 4)
-        return (
-            head
-            + _int(0, 2)
-            + _int(bits, 2)
-            + bytes([place, exponent, 0, mantissa])
-            + _int(bias, 4)
-        )
+        places = _int(0, 2) + _int(bits, 2) + bytes([place, exponent, 0, mantissa])
+        return head + places + _int(bias, 4)
     if code == "<i8":
         return bytes([0x10, 8, 0, 0]) + _int(8, 4) + _int(0, 2) + _int(64, 2)
     raise OutputError(
