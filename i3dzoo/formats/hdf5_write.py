@@ -63,8 +63,8 @@ def _type(path: Path, name: str, array: Array) -> bytes:
     if code == "<i8":
         return bytes([0x10, 8, 0, 0]) + _int(8, 4) + _int(0, 2) + _int(64, 2)
     raise OutputError(
-        f"{path}: {name} has dtype {array.dtype}, which HDF5 does not have; write another layout or "
-        "a float32 checkpoint"
+        f"{path}: {name} has dtype {array.dtype}, which HDF5 does not have; write another layout "
+        "or a float32 checkpoint"
     )
 
 
