@@ -150,9 +150,9 @@ def to_canonical(
         operation = _AS_IS if layout in ("OIDHW", "C") else f"{layout} -> canonical"
         steps.append(Step(name, rule.target, canonical[rule.target].shape, operation))
     for target in table.absent:
-        width = canonical[target.replace(".bn.weight", ".bn.bias")].shape
-        canonical[target] = np.broadcast_to(np.float32(1), width)
-        steps.append(Step("", target, width, "ones: this layout has no such tensor"))
+        bias = canonical[target.replace(".bn.weight", ".bn.bias")]
+        canonical[target] = np.broadcast_to(np.ones((), bias.dtype), bias.shape)
+        steps.append(Step("", target, bias.shape, "ones: this layout has no such tensor"))
     _check_shapes(where, canonical, {step.target: step.source for step in steps})
     order = canonical_shapes(1)
     canonical = {name: canonical[name] for name in order if name in canonical}

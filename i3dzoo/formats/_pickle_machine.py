@@ -17,8 +17,8 @@ from i3dzoo.errors import FormatError, UnsafeFileError
 
 __all__ = ["Global", "Opaque", "load"]
 
-_MAX_STEPS: Final = 1_000_000
-"""A checkpoint takes some thousand opcodes; each may allocate as much as an empty dict."""
+_MAX_STEPS: Final = 300_000
+"""A checkpoint with its optimiser takes some ten thousand opcodes; each may make an object."""
 
 _MARK: Final = object()
 _KEYS: Final = (str, bytes, int, float, type(None))
@@ -237,7 +237,7 @@ def load(
             if number > _MAX_STEPS:
                 raise UnsafeFileError(
                     f"{path}: the pickle has more than {_MAX_STEPS} opcodes; a checkpoint has "
-                    "some thousand, so this is none"
+                    "some ten thousand"
                 )
             machine.step(opcode.name, argument)
         (root,) = machine.stack
