@@ -104,7 +104,8 @@ def test_views_of_one_storage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "dtype", ["float32", "float16", "bfloat16", "float64", "int64", "int32", "int8", "uint8", "bool"]
+    "dtype",
+    ["float32", "float16", "bfloat16", "float64", "int64", "int32", "int8", "uint8", "bool"],
 )
 def test_dtypes(tmp_path: Path, dtype: str) -> None:
     """Every dtype of a dense tensor is read as numpy's."""
@@ -153,7 +154,7 @@ def test_other_archives(tmp_path: Path) -> None:
         formats.read(tmp_path / "x.npz")
     with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
         archive.writestr("model.weights.h5", b"")
-    with pytest.raises(FormatError, match="no data.pkl.; unpack its model.weights.h5"):
+    with pytest.raises(FormatError, match=r"no data\.pkl.; unpack its model.weights.h5"):
         formats.read(tmp_path / "x.keras")
 
 
