@@ -7,6 +7,7 @@ also the builtin exception that a caller who does not know i3dzoo would catch.
 __all__ = [
     "ChecksumError",
     "ConverterError",
+    "DatasetError",
     "DependencyError",
     "FetchError",
     "FormatError",
@@ -48,6 +49,7 @@ class I3DZooError(Exception):
     │   └── OfflineError                      the network was not allowed and was needed
     ├── PushError        (ConnectionError)    the Hub did not take what was pushed
     ├── VideoError       (ValueError)         a video that cannot be decoded
+    ├── DatasetError     (ValueError)         a dataset that is incomplete or malformed
     └── DependencyError  (ImportError)        an optional package is not installed
     ```
     """
@@ -115,6 +117,10 @@ class PushError(I3DZooError, ConnectionError):
 
 class VideoError(I3DZooError, ValueError):
     """A video cannot be decoded, or has too few frames."""
+
+
+class DatasetError(I3DZooError, ValueError):
+    """A dataset, its split lists or its index is incomplete or malformed."""
 
 
 class DependencyError(I3DZooError, ImportError):

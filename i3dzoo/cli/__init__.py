@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": "Check a checkpoint: structure, finite numbers, checksums, fingerprint.",
     "push": "Push a checkpoint to the Hugging Face Hub, with card, labels and checksums.",
     "predict": "Name the action in videos.",
+    "prepare": "Make HMDB51, UCF101 or generated clips ready for training.",
 }
 
 
