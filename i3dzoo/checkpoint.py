@@ -12,9 +12,9 @@ from i3dzoo.arrays import Tensors
 from i3dzoo.checksums import sha256
 from i3dzoo.convert import Conversion
 from i3dzoo.errors import ChecksumError, FormatError, MetadataError
-from i3dzoo.fingerprint import best_match
+from i3dzoo.fingerprint import best_match, published_file
 from i3dzoo.formats.container import Container
-from i3dzoo.metadata import Metadata, Source, default_input
+from i3dzoo.metadata import Metadata, Source, Stream, default_input
 
 __all__ = ["Checkpoint", "check_finite", "read_checkpoint", "write_checkpoint"]
 
@@ -43,17 +43,20 @@ def read_checkpoint(
     path: str | Path,
     layout: str | None = None,
     converter: Path | None = None,
+    stream: Stream | None = None,
     altered: bool = False,
 ) -> Checkpoint:
     """Read a file of any layout.
 
     A canonical file brings its description. Of any other, stream and classes are read off the
-    shapes, and where the tensors are those of a published checkpoint, labels and input are too.
+    shapes, and where the tensors are those of a published checkpoint, labels and input are its; a
+    file that shares its convolutions with one takes the input from it.
 
     Args:
         path: The file; of a TensorFlow checkpoint, its index, data file, prefix or folder.
         layout: Name of the layout; None recognises it by the names of the tensors.
         converter: A converter table of the user's own, instead of `layout`.
+        stream: The network to read of a file that holds two, as TAO's joint checkpoints do.
         altered: Accept a file that is a published checkpoint but for one tensor, which without
             checksums of its own looks damaged.
 
@@ -72,7 +75,7 @@ def read_checkpoint(
         table = tables.table(layout)
     else:
         table = convert.detect(str(path), container.tensors, map(tables.table, tables.names()))
-    conversion = convert.to_canonical(str(path), container.tensors, table)
+    conversion = convert.to_canonical(str(path), container.tensors, table, stream)
     check_finite(str(path), conversion.tensors)
     if _DESCRIPTION in container.metadata:
         metadata = _described(container, conversion.tensors)
@@ -88,19 +91,30 @@ def write_checkpoint(
 
     A canonical file carries the description and a checksum of every tensor.
 
+    Args:
+        path: The file; of a TensorFlow checkpoint, its index or prefix.
+        checkpoint: What to write.
+        layout: Name of the layout, or the path of a table of the user's own (`.toml`).
+        force: Replace files that exist.
+
+    Returns:
+        The file that was written; of a TensorFlow checkpoint, its index.
+
     Raises:
         OutputError: The file exists and `force` is not set, or it cannot be written.
         MappingError: The layout has no place for one of the tensors.
     """
     path = Path(path)
-    check_output(path, force)
     table = tables.table(layout)
+    written = formats.outputs(table.format, path)
+    for each in written:
+        check_output(each, force)
     conversion = convert.from_canonical(str(path), checkpoint.tensors, table)
     metadata = dataclasses.replace(checkpoint.metadata, writer=f"i3dzoo {__version__}")
     # "format" is what the safetensors loaders of transformers and timm look for
     text = {"format": "pt", _DESCRIPTION: metadata.to_json()}
     formats.write(table.format, path, conversion.tensors, text)
-    return path
+    return written[0]
 
 
 def check_finite(where: str, tensors: Tensors) -> None:
@@ -151,11 +165,19 @@ def _recognised(container: Container, conversion: Conversion, altered: bool) -> 
         input=default_input(stream),
         source=Source(conversion.layout, sha256(container.path)),
     )
-    if not found.exact:
-        return metadata
     from i3dzoo import zoo
 
+    if name := published_file(container.path, stream, metadata.num_classes):
+        manifest = zoo.manifest(name)
+        labels = zoo.labels(manifest.labels)
+        return dataclasses.replace(metadata, zoo=name, labels=labels, input=manifest.input)
+    if not found.convolutions:
+        return metadata
     manifest = zoo.manifest(found.name)
-    return dataclasses.replace(
-        metadata, zoo=found.name, labels=zoo.labels(manifest.labels), input=manifest.input
-    )
+    metadata = dataclasses.replace(metadata, input=manifest.input, base=found.name)
+    if not found.exact:
+        return metadata
+    metadata = dataclasses.replace(metadata, labels=zoo.labels(manifest.labels))
+    if found.dtype != "float32":
+        return metadata
+    return dataclasses.replace(metadata, zoo=found.name, base=None)

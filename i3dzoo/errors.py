@@ -19,9 +19,11 @@ __all__ = [
     "OfflineError",
     "OutputError",
     "RecipeError",
+    "PushError",
     "ShapeError",
     "TrainingError",
     "UnknownNameError",
+    "UnreachableError",
     "UnsafeFileError",
     "VideoError",
 ]
@@ -44,7 +46,10 @@ class I3DZooError(Exception):
     ├── ManifestError    (ValueError)         a manifest breaks its own law
     ├── UnknownNameError (LookupError)        no such model, layout, label set or endpoint
     ├── FetchError       (ConnectionError)    no source could deliver
+    │   ├── OfflineError                      the network was not allowed and was needed
+    │   └── UnreachableError                  a host does not answer, or there is no network
     │   └── OfflineError                      the network was not allowed and was needed
+    ├── PushError        (ConnectionError)    the Hub did not take what was pushed
     ├── VideoError       (ValueError)         a video that cannot be decoded
     ├── RecipeError      (ValueError)         a recipe or a TAO spec has unknown or wrong keys
     ├── TrainingError    (RuntimeError)       training cannot go on
@@ -104,6 +109,14 @@ class FetchError(I3DZooError, ConnectionError):
 
 class OfflineError(FetchError):
     """The network is needed and was not allowed."""
+
+
+class UnreachableError(FetchError):
+    """A host cannot be reached: no such name, no answer, or no network at all."""
+
+
+class PushError(I3DZooError, ConnectionError):
+    """The Hub did not take what was pushed."""
 
 
 class VideoError(I3DZooError, ValueError):

@@ -22,6 +22,7 @@ COMMANDS = {
     "identify": "Say which layout a file has and which published checkpoint it is.",
     "convert": "Translate a checkpoint of any layout to canonical, or canonical to any layout.",
     "verify": "Check a checkpoint: structure, finite numbers, checksums, fingerprint.",
+    "push": "Push a checkpoint to the Hugging Face Hub, with card, labels and checksums.",
     "predict": "Name the action in videos.",
     "finetune": "Fine-tune on HMDB51, UCF101 or videos of your own, or by a TAO spec.",
     "evaluate": "Measure a checkpoint on a test split, by the published protocols.",

@@ -41,7 +41,10 @@ def _number_or(word: str, number: type[int] | type[float]) -> Any:
 
 @click.command()
 @click.argument("videos", metavar="VIDEO...", nargs=-1, required=True)
-@click.option("--model", required=True, help="A zoo name, or a checkpoint of any layout.")
+@click.option(
+    "--model", required=True, help="A zoo name, a checkpoint of any layout, or USER/NAME."
+)
+@click.option("--verify", is_flag=True, help="Hash a Hub repository's files again before use.")
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option(
     "--clips",
@@ -87,7 +90,7 @@ def command(
         raise click.UsageError("a timeline runs over the whole video; leave --clips out")
     if plot is not None:
         _check_plot(plot, videos, options["force"])
-    network = _load(model, device)
+    network = _load(model, device, options["verify"])
     results = _predict(network, videos, options, timeline)
     failed = sum(not hasattr(result, "top") for result in results)
     picture = None
@@ -117,7 +120,7 @@ def _check_plot(plot: Path, videos: tuple[str, ...], force: bool) -> None:
     check_plot(plot, force)
 
 
-def _load(name: str, device: str) -> "InceptionI3d":
+def _load(name: str, device: str, verify: bool = False) -> "InceptionI3d":
     import torch
 
     from i3dzoo import loading, zoo
@@ -130,7 +133,7 @@ def _load(name: str, device: str) -> "InceptionI3d":
     if name in zoo.names():
         with watch() as progress:
             zoo.pull(name, progress=progress)
-    return loading.load(name).to(device)
+    return loading.load(name, verify=verify).to(device)
 
 
 def _predict(

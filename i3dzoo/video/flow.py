@@ -30,9 +30,9 @@ _BATCH = 16  # pairs that the engine of PyTorch takes at once
 
 def to_grey(frames: Frames) -> Frames:
     """Turn RGB, uint8 [..., 3], into the luma of Rec. 601, uint8 [...], rounded as by OpenCV."""
-    weights = np.array([4899, 9617, 1868], dtype=np.int32)  # 0.299, 0.587, 0.114 times 2**14
+    weights = np.array([9798, 19235, 3735], dtype=np.int32)  # 0.299, 0.587, 0.114 times 2**15
     luma = np.asarray(frames.astype(np.int32) @ weights, dtype=np.int32)
-    rounded: Frames = ((luma + (1 << 13)) >> 14).astype(np.uint8)
+    rounded: Frames = ((luma + (1 << 14)) >> 15).astype(np.uint8)
     return rounded
 
 

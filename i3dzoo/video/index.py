@@ -322,7 +322,7 @@ def read_entry(line: str) -> Entry:
             raise DatasetError(f"{entry.file!r} has no frames, no size or no sound frame rate")
         if entry.times is not None and len(entry.times) != entry.frames:
             raise DatasetError(
-                f"{entry.file!r} has {entry.frames} frames, {len(entry.times)} times"
+                f"{entry.file!r} has {entry.frames} frames and {len(entry.times)} times"
             )
     return entry
 

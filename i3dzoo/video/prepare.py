@@ -165,6 +165,7 @@ def _work(
         (out / JOURNAL_NAME).open("a", encoding="utf-8") as journal,
         contextlib.closing(run(_quietly, work, jobs)) as results,
     ):
+        journal.write("\n")  # ends a line that a kill cut short
         for job, entry in results:
             made += 1
             done[job.name] = entry
