@@ -17,17 +17,18 @@ from i3dzoo.training.journal import read_lines
 
 from .training_runs import run
 
-SETTINGS = ["loop.epochs=3", "loop.save_every=1", "network.dropout=0.5", "network.ema=0.5"]
+RATE = "optim.lr=0.02"
+SETTINGS = [RATE, "loop.epochs=3", "loop.save_every=1", "network.dropout=0.5", "network.ema=0.5"]
 PROGRAM = Path(__file__).with_name("training_runs.py")
 
 
-def _start(weights: Path, folder: Path, *arguments: str, world: int = 1) -> subprocess.Popen[bytes]:
+def _start(folder: Path, *arguments: str, world: int = 1) -> subprocess.Popen[bytes]:
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     launcher = [sys.executable]
     if world > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
     return subprocess.Popen(
-        [*launcher, str(PROGRAM), str(weights), str(folder), *settings, *arguments],
+        [*launcher, str(PROGRAM), str(folder), *settings, *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
     )
@@ -47,9 +48,9 @@ def _losses(folder: Path) -> list[float]:
     return [line["loss"] for line in read_lines(folder / "metrics.jsonl") if line["kind"] == "step"]
 
 
-def test_it_learns(rgb_scratch: Path, tmp_path: Path) -> None:
+def test_it_learns(tmp_path: Path) -> None:
     """The loss falls and the classes are told apart."""
-    result, _ = run(rgb_scratch, tmp_path, ["loop.epochs=4"])
+    result, _ = run(tmp_path, [RATE, "loop.epochs=4"])
     losses = _losses(tmp_path)
     assert len(losses) == 8
     assert losses[-1] < 0.7 * losses[0]
@@ -57,13 +58,13 @@ def test_it_learns(rgb_scratch: Path, tmp_path: Path) -> None:
     assert (tmp_path / "best.json").exists()
 
 
-def test_kill_and_resume_to_the_bit(rgb_scratch: Path, tmp_path: Path) -> None:
+def test_kill_and_resume_to_the_bit(tmp_path: Path) -> None:
     """Killed at random moments and resumed, a run ends with the weights of one never killed."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    _finish(_start(rgb_scratch, whole))
+    _finish(_start(whole))
     kills = 0
     for pause in (0.05, 0.35, 0.15):
-        process = _start(rgb_scratch, killed, "--resume")
+        process = _start(killed, "--resume")
         step = state.latest(killed)
         while process.poll() is None and state.latest(killed) == step:
             time.sleep(0.005)
@@ -73,7 +74,7 @@ def test_kill_and_resume_to_the_bit(rgb_scratch: Path, tmp_path: Path) -> None:
             kills += 1
         process.communicate()
     assert kills
-    _finish(_start(rgb_scratch, killed, "--resume"))
+    _finish(_start(killed, "--resume"))
     expected = _weights(whole)
     for name, tensor in _weights(killed).items():
         assert torch.equal(tensor, expected[name]), name
@@ -81,45 +82,44 @@ def test_kill_and_resume_to_the_bit(rgb_scratch: Path, tmp_path: Path) -> None:
     assert len(list((killed / "checkpoints").iterdir())) == 1
 
 
-def test_two_processes_are_one_of_twice_the_batch(rgb_scratch: Path, tmp_path: Path) -> None:
+def test_two_processes_are_one_of_twice_the_batch(tmp_path: Path) -> None:
     """Two processes over gloo give the loss curve of one with the same whole batch."""
     one, two = tmp_path / "one", tmp_path / "two"
     alike = ["--set", "network.dropout=0"]
-    _finish(_start(rgb_scratch, one, *alike))
-    _finish(_start(rgb_scratch, two, *alike, world=2))
+    _finish(_start(one, *alike))
+    _finish(_start(two, *alike, world=2))
     assert _losses(two) == pytest.approx(_losses(one), rel=1e-4)
     assert len(_losses(two)) == 6
 
 
-def test_accumulation_changes_nothing(rgb_scratch: Path, tmp_path: Path) -> None:
+def test_accumulation_changes_nothing(tmp_path: Path) -> None:
     """A batch in four parts gives the losses of the batch at once."""
-    run(rgb_scratch, tmp_path / "once", ["loop.epochs=2"])
-    run(rgb_scratch, tmp_path / "parts", ["loop.epochs=2", "loop.accumulate=4"])
+    run(tmp_path / "once", [RATE, "loop.epochs=2"])
+    run(tmp_path / "parts", [RATE, "loop.epochs=2", "loop.accumulate=4"])
     assert _losses(tmp_path / "parts") == pytest.approx(_losses(tmp_path / "once"), rel=1e-4)
 
 
-def test_recomputing_activations_changes_nothing(rgb_scratch: Path, tmp_path: Path) -> None:
+def test_recomputing_activations_changes_nothing(tmp_path: Path) -> None:
     """Saving memory gives the same losses and the same BatchNorm statistics."""
     settings = ["loop.epochs=1", "network.batchnorm=train"]
-    _, once = run(rgb_scratch, tmp_path / "once", settings)
-    _, again = run(rgb_scratch, tmp_path / "again", [*settings, "loop.checkpoint_activations=true"])
+    _, once = run(tmp_path / "once", settings)
+    _, again = run(tmp_path / "again", [*settings, "loop.checkpoint_activations=true"])
     expected = once.state_dict()
     for name, tensor in again.state_dict().items():
         if "num_batches_tracked" not in name:
             torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_freezing(rgb_scratch: Path, tmp_path: Path) -> None:
+def test_freezing(tmp_path: Path) -> None:
     """What is frozen stays as it was, statistics included, until it is thawed."""
-    before = run(rgb_scratch, tmp_path / "none", ["loop.max_steps=0"])[1].state_dict()
+    before = run(tmp_path / "none", ["loop.max_steps=0"])[1].state_dict()
     settings = ["network.freeze=until:Mixed_4b", "network.batchnorm=train", "loop.epochs=1"]
-    after = run(rgb_scratch, tmp_path / "frozen", settings)[1].state_dict()
+    after = run(tmp_path / "frozen", settings)[1].state_dict()
     moved = {name.split(".")[2] for name in after if not torch.equal(before[name], after[name])}
     assert "Mixed_4b" not in moved
     assert "Conv3d_1a_7x7" not in moved
-    assert {"Mixed_4c", "Mixed_5c", "Logits"} <= moved
+    assert {"Mixed_4c", "Logits"} <= moved
     thawed = run(
-        rgb_scratch,
         tmp_path / "thawed",
         ["network.freeze=trunk", "network.unfreeze_epoch=1", "loop.epochs=2"],
     )[1].state_dict()
@@ -127,22 +127,22 @@ def test_freezing(rgb_scratch: Path, tmp_path: Path) -> None:
     assert not torch.equal(thawed[name], before[name])
 
 
-def test_infinite_loss_stops(rgb_scratch: Path, tmp_path: Path) -> None:
+def test_infinite_loss_stops(tmp_path: Path) -> None:
     """A loss that is not finite stops the run with what to do, and the checkpoint stays."""
     with pytest.raises(TrainingError, match=r"step \d+: the loss is (nan|inf).*--set optim.lr="):
-        run(rgb_scratch, tmp_path, ["optim.lr=1e30", "loop.epochs=4", "loop.save_every=1"])
+        run(tmp_path, ["optim.lr=1e30", "loop.epochs=4", "loop.save_every=1"])
     assert state.latest(tmp_path) is not None
 
 
-def test_impossible_division(rgb_scratch: Path, tmp_path: Path) -> None:
+def test_impossible_division(tmp_path: Path) -> None:
     """A batch that cannot be divided is refused before anything is done."""
     with pytest.raises(RecipeError, match=r"loop.batch_size is 8; expected a multiple of 1 proc"):
-        run(rgb_scratch, tmp_path, ["loop.accumulate=3"])
+        run(tmp_path, ["loop.accumulate=3"])
 
 
-def test_corrupt_checkpoint(rgb_scratch: Path, tmp_path: Path) -> None:
+def test_corrupt_checkpoint(tmp_path: Path) -> None:
     """A checkpoint that was damaged is refused by name."""
-    run(rgb_scratch, tmp_path, ["loop.epochs=1"])
+    run(tmp_path, ["loop.epochs=1"])
     path = state.latest(tmp_path)
     assert path is not None
     path.write_bytes(path.read_bytes()[:1000])
@@ -150,10 +150,10 @@ def test_corrupt_checkpoint(rgb_scratch: Path, tmp_path: Path) -> None:
         state.load(path)
 
 
-def test_full_disk_keeps_the_older_checkpoint(rgb_scratch: Path, tmp_path: Path) -> None:
+def test_full_disk_keeps_the_older_checkpoint(tmp_path: Path) -> None:
     """When a checkpoint cannot be written whole, the one before it is still there."""
     resource = pytest.importorskip("resource")
-    run(rgb_scratch, tmp_path, ["loop.epochs=1"])
+    run(tmp_path, ["loop.epochs=1"])
     path = state.latest(tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -168,9 +168,9 @@ def test_full_disk_keeps_the_older_checkpoint(rgb_scratch: Path, tmp_path: Path)
     assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == [path.name]
 
 
-def test_journal_is_json(rgb_scratch: Path, tmp_path: Path) -> None:
+def test_journal_is_json(tmp_path: Path) -> None:
     """Each line of the journal is one JSON object, of a step or an epoch."""
-    run(rgb_scratch, tmp_path, ["loop.epochs=2"])
+    run(tmp_path, [RATE, "loop.epochs=2"])
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["step", "step", "epoch"] * 2
     assert {"loss", "top1", "lr", "clips_per_second", "data_wait"} <= lines[0].keys()

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("models", nargs=-1, required=True)
 @click.option("--data", type=click.Path(path_type=Path), help="Folder that `prepare` made.")
-@click.option("--split", type=click.Choice(["1", "2", "3", "all"]), default="1", show_default=True)
+@click.option(
+    "--split", type=click.Choice(["1", "2", "3", "all", "none"]), default="1", show_default=True
+)
 @click.option(
     "--protocol",
     default="center",
@@ -34,7 +36,7 @@ def command(**options: Any) -> None:
 
     A model is a checkpoint of any layout, or a file of predictions that an earlier evaluation
     wrote. Each video counts once. Predictions are kept as they are made: the same command goes on
-    where it was stopped.
+    where it was stopped. --split none takes all videos, as of a folder in TAO's layout.
 
     \b
     Examples:
@@ -108,8 +110,8 @@ def _predict(checkpoint: "Checkpoint", path: Path, run: Any, options: dict[str, 
     datasets = open_streams(
         options["data"],
         {metadata.stream: metadata.input},
-        int(run.split),
-        "test",
+        None if run.split == "none" else int(run.split),
+        None if run.split == "none" else "test",
         parse_protocol(run.protocol),
         on_bad_video=options["on_bad_video"],
     )

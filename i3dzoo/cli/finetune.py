@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--from", "models", multiple=True, help="Model to begin with; two, RGB and flow, go together."
 )
 @click.option("-e", "--spec", type=click.Path(path_type=Path), help="A TAO spec instead.")
-@click.option("--split", type=click.IntRange(1, 3), default=1, show_default=True)
+@click.option("--split", type=click.Choice(["1", "2", "3", "none"]), default="1", show_default=True)
 @click.option("--recipe", default="small", show_default=True, help="tao, paper, small, or a file.")
 @click.option("--set", "settings", multiple=True, help="KEY=VALUE of the recipe: optim.lr=0.005.")
 @click.option("--freeze", help="none, trunk, or until:ENDPOINT.")
@@ -76,7 +76,7 @@ def _from_options(options: dict[str, Any]) -> "tuple[Task, Recipe, bool]":
         names=streams,
         train_data=options["data"],
         test_data=None,
-        split=options["split"],
+        split=None if options["split"] == "none" else int(options["split"]),
         classes=None,
         folder=options["output"] or Path("runs") / f"{dataset}_{'_'.join(streams)}",
         on_bad_video=options["on_bad_video"],
