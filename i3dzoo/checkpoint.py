@@ -125,7 +125,9 @@ def check_finite(where: str, tensors: Tensors) -> None:
     """
     for name, array in tensors.items():
         # a sum in double precision is finite only if all of its terms are
-        if not np.isfinite(np.sum(array, dtype=np.float64)):
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = np.sum(array, dtype=np.float64)
+        if not np.isfinite(total):
             bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
             raise FormatError(
                 f"{where}: {name} holds {bad} values that are NaN or infinite; "
