@@ -124,7 +124,9 @@ class Network:
 
     def _block(self, x: str, block: str) -> str:
         ends: dict[str, str] = {}
-        pooled = self._pool(x, f"{block}.Branch_3.MaxPool3d_0a_3x3", (None,) * 3, (3,) * 3, (1,) * 3)
+        pooled = self._pool(
+            x, f"{block}.Branch_3.MaxPool3d_0a_3x3", (None,) * 3, (3,) * 3, (1,) * 3
+        )
         for unit in block_units(block):
             branch = unit.name.split(".")[1]
             before = ends.get(branch, pooled if branch == "Branch_3" else x)
@@ -159,8 +161,12 @@ class Network:
         if all(known):
             return x, pads
         # the remainder by 1 is 0, so the other places of the vector gain nothing
-        odd = [False, False] + [not yes and k % 2 == 1 for yes, k in zip(known, kernel, strict=True)]
-        even = [False, False] + [not yes and k % 2 == 0 for yes, k in zip(known, kernel, strict=True)]
+        odd = [False, False] + [
+            not yes and k % 2 == 1 for yes, k in zip(known, kernel, strict=True)
+        ]
+        even = [False, False] + [
+            not yes and k % 2 == 0 for yes, k in zip(known, kernel, strict=True)
+        ]
         divisors = [2 if each else 1 for each in (*odd, *even)]
         graph, name = self.graph, f"{self.prefix}{name}.same"
         shape = graph.node("Shape", [x], f"{name}.shape")
@@ -182,9 +188,7 @@ class Network:
         shape = graph.node("Shape", [x], f"{name}.shape")
         lacking = graph.node("Sub", [graph.integers(0, 0, 0, 7, 7), shape], f"{name}.lacking")
         fill = graph.node("Max", [lacking, graph.integers(0)], f"{name}.fill")
-        pads = graph.node(
-            "Concat", [graph.integers(0, 0, 0, 0, 0), fill], f"{name}.pads", axis=0
-        )
+        pads = graph.node("Concat", [graph.integers(0, 0, 0, 0, 0), fill], f"{name}.pads", axis=0)
         padded = graph.node("Pad", [x, pads], f"{name}.padded")
         mean = graph.node("AveragePool", [padded], f"{name}.mean", kernel_shape=list(_POOLED))
         seen = graph.node("Min", [shape, graph.integers(1, 1, 1, 7, 7)], f"{name}.seen")

@@ -202,9 +202,7 @@ def _by_stream(checkpoints: Sequence[Checkpoint]) -> dict[Stream, Checkpoint]:
     return {stream: streams[stream] for stream in ("rgb", "flow") if stream in streams}
 
 
-def _clip(
-    graph: Graph, metadata: Metadata, options: ExportOptions, prefix: str, size: Size
-) -> str:
+def _clip(graph: Graph, metadata: Metadata, options: ExportOptions, prefix: str, size: Size) -> str:
     """Declare an input and return the clip, [B, C, T, H, W] in the type of computation."""
     stream, channels = metadata.stream, len(metadata.input.mean)
     axes: list[int | str] = [
@@ -244,9 +242,7 @@ def _preprocess(
         images = graph.node(
             "Slice", [now, graph.integers(0), graph.integers(2)], name("planes_count")
         )
-        size = graph.node(
-            "Concat", [images, graph.integers(height, width)], name("size"), axis=0
-        )
+        size = graph.node("Concat", [images, graph.integers(height, width)], name("size"), axis=0)
         x = graph.node(
             "Resize",
             [x, "", "", size],
