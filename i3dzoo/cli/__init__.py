@@ -23,6 +23,8 @@ COMMANDS = {
     "convert": "Translate a checkpoint of any layout to canonical, or canonical to any layout.",
     "verify": "Check a checkpoint: structure, finite numbers, checksums, fingerprint.",
     "predict": "Name the action in videos.",
+    "export": "Write a network for another engine: ONNX, TensorRT, TAO, TorchScript, torch.export.",
+    "bench": "Measure this machine, engine by engine.",
 }
 
 

@@ -6,19 +6,15 @@ logits of both (its model/ar_model.py, JointModel); those weights exist in no I3
 only its names are taken over.
 """
 
-import dataclasses
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
 
 import numpy as np
 
 from i3dzoo import __version__
 from i3dzoo.architecture import FEATURES
 from i3dzoo.checkpoint import Checkpoint
-from i3dzoo.checksums import crc32c
-from i3dzoo.errors import DependencyError, FormatError, MetadataError, OutputError
+from i3dzoo.errors import DependencyError, FormatError, MetadataError
+from i3dzoo.export.describe import describe
 from i3dzoo.export.options import INPUT, OUTPUT, PIXELS, ExportOptions, Size
 from i3dzoo.metadata import Input, Metadata, Stream
 
@@ -31,10 +27,14 @@ except ImportError as error:
 from i3dzoo.export.graph import ELEMENT, Graph
 from i3dzoo.export.network import Network
 
-__all__ = ["build", "check", "describe", "input_shapes", "node_limit", "read_description"]
-
-DESCRIPTION: Final = {"rgb": "i3dzoo.rgb", "flow": "i3dzoo.flow"}
-EXPORT: Final = "i3dzoo.export"
+__all__ = [
+    "build",
+    "check",
+    "describe",
+    "input_shapes",
+    "node_limit",
+    "widened",
+]
 
 
 def build(checkpoints: Sequence[Checkpoint], options: ExportOptions) -> "onnx.ModelProto":
@@ -75,53 +75,6 @@ def build(checkpoints: Sequence[Checkpoint], options: ExportOptions) -> "onnx.Mo
     return model
 
 
-def describe(checkpoints: Sequence[Checkpoint], options: ExportOptions) -> dict[str, str]:
-    """Return the metadata of an exported network, texts by key.
-
-    `i3dzoo.rgb` and `i3dzoo.flow` hold the checkpoints' own descriptions; `i3dzoo.export` how the
-    network was exported. `labels` (one a line), `input` and `source_sha256` repeat the most wanted
-    for readers that know nothing of i3dzoo.
-    """
-    first = checkpoints[0].metadata
-    texts = {DESCRIPTION[c.metadata.stream]: c.metadata.to_json() for c in checkpoints}
-    document: dict[str, Any] = dataclasses.asdict(options) | {
-        "writer": f"i3dzoo {__version__}",
-        "weights_crc32c": {c.metadata.stream: _digest(c) for c in checkpoints},
-    }
-    texts[EXPORT] = json.dumps(document)
-    if first.labels is not None:
-        texts["labels"] = "\n".join(first.labels)
-    texts["input"] = "; ".join(str(c.metadata.input) for c in checkpoints)
-    texts["source_sha256"] = " ".join(c.metadata.source.sha256 for c in checkpoints)
-    return texts
-
-
-def read_description(where: str, texts: dict[str, str]) -> tuple[list[Metadata], ExportOptions]:
-    """Read what `describe` wrote.
-
-    Args:
-        where: The file, for messages.
-        texts: The metadata of the exported network.
-
-    Raises:
-        MetadataError: It holds none of i3dzoo's, or it is malformed.
-    """
-    if EXPORT not in texts or not set(DESCRIPTION.values()) & set(texts):
-        raise MetadataError(
-            f"{where}: carries no description by i3dzoo, so its input and labels are unknown; "
-            "make it with i3dzoo export"
-        )
-    try:
-        streams = [Metadata.from_json(texts[k]) for k in DESCRIPTION.values() if k in texts]
-        document = json.loads(texts[EXPORT])
-        fields = {field.name: document[field.name] for field in dataclasses.fields(ExportOptions)}
-        for key, value in fields.items():
-            fields[key] = tuple(value) if isinstance(value, list) else value
-        return streams, ExportOptions(**fields)
-    except (KeyError, TypeError, ValueError) as error:
-        raise MetadataError(f"{where}: its description is malformed: {error}") from error
-
-
 def node_limit(options: ExportOptions, joint: bool) -> int:
     """Return how many nodes a clean graph has at most.
 
@@ -146,16 +99,19 @@ def check(model: "onnx.ModelProto", options: ExportOptions, joint: bool = False)
         raise FormatError(f"the ONNX graph has {count} nodes; expected at most {limit}")
 
 
-def write(path: Path, model: "onnx.ModelProto") -> None:
-    """Write a model to a path that nobody reads yet.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    try:
-        path.write_bytes(model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+def widened(model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Return a bfloat16 model with the same weights computed in float32, which anything can run."""
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    for tensor in wide.graph.initializer:
+        if tensor.data_type == TensorProto.BFLOAT16:
+            values = onnx.numpy_helper.to_array(tensor).astype("f4")
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    for node in wide.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == TensorProto.BFLOAT16:
+                attribute.i = TensorProto.FLOAT
+    return wide
 
 
 def input_shapes(
@@ -169,7 +125,7 @@ def input_shapes(
         batch: Clips at once.
         size: Frames, height and width where they are dynamic; None takes the model's own.
     """
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for checkpoint in checkpoints:
         metadata = checkpoint.metadata
         own = (metadata.input.frames, metadata.input.crop, metadata.input.crop)
@@ -315,9 +271,3 @@ def _summary(checkpoints: Sequence[Checkpoint], options: ExportOptions) -> str:
     inputs = "; ".join(str(c.metadata.input) for c in checkpoints)
     raw = "uint8 frames, preprocessed here" if options.pixels else "float clips"
     return f"I3D {names}: {raw}; {inputs}. Output: logits averaged over time, before softmax."
-
-
-def _digest(checkpoint: Checkpoint) -> str:
-    """Return one digest of all weights: the CRC32C of the CRC32C of each tensor, in order."""
-    crcs = [crc32c(np.asarray(array)) for _, array in sorted(checkpoint.tensors.items())]
-    return f"{crc32c(np.array(crcs, 'u4')):08x}"

@@ -110,7 +110,7 @@ def run_torchscript(data: bytes, inputs: Mapping[str, Array]) -> dict[str, Array
     """Run a TorchScript archive on one input."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
-        module = torch.jit.load(io.BytesIO(data), map_location="cpu")
+        module = torch.jit.load(io.BytesIO(data), "cpu")  # type: ignore[no-untyped-call] # PyTorch
     return _run(module, inputs)
 
 

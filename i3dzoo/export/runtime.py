@@ -9,7 +9,8 @@ import numpy as np
 from i3dzoo.arrays import Array
 from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.errors import DependencyError, FormatError, MetadataError, MissingFileError, ShapeError
-from i3dzoo.export.onnx import build, read_description
+from i3dzoo.export.describe import read_description
+from i3dzoo.export.onnx import build
 from i3dzoo.export.options import AXES, INPUT, OUTPUT, ExportOptions
 from i3dzoo.metadata import Metadata
 
