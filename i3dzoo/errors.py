@@ -8,6 +8,7 @@ __all__ = [
     "ChecksumError",
     "ConverterError",
     "DependencyError",
+    "DeviceError",
     "FetchError",
     "FormatError",
     "I3DZooError",
@@ -43,6 +44,7 @@ class I3DZooError(Exception):
     ├── FetchError       (ConnectionError)    no source could deliver
     │   └── OfflineError                      the network was not allowed and was needed
     ├── VideoError       (ValueError)         a video that cannot be decoded
+    ├── DeviceError      (RuntimeError)       no GPU, or not the one that is needed
     └── DependencyError  (ImportError)        an optional package is not installed
     ```
     """
@@ -102,6 +104,10 @@ class OfflineError(FetchError):
 
 class VideoError(I3DZooError, ValueError):
     """A video cannot be decoded, or has too few frames."""
+
+
+class DeviceError(I3DZooError, RuntimeError):
+    """There is no GPU, it is not the one that is needed, or it failed."""
 
 
 class DependencyError(I3DZooError, ImportError):

@@ -87,6 +87,7 @@ def prove(
     clip: Path | None = None,
     seed: int = 0,
     atol: float | None = None,
+    batches: tuple[int, int] = (1, 2),
 ) -> Proof:
     """Compare an exported network with PyTorch at two batch sizes and, if dynamic, two shapes.
 
@@ -99,6 +100,7 @@ def prove(
         clip: A video to show; None shows seeded noise.
         seed: Of the noise.
         atol: Largest difference that passes, in logits; None takes `TOLERANCE`.
+        batches: The two batch sizes.
 
     Raises:
         FormatError: A difference is larger, or not a number.
@@ -106,7 +108,7 @@ def prove(
     """
     networks = [build(checkpoint).float() for checkpoint in checkpoints]
     done, tolerances = [], []
-    for batch, size in cases(options):
+    for batch, size in cases(options, batches):
         inputs, clips = _show(checkpoints, options, batch, size, clip, seed)
         found = run(inputs)
         case = _compare({n: a.shape for n, a in inputs.items()}, found, networks, clips, options)
@@ -124,11 +126,11 @@ def prove(
     )
 
 
-def cases(options: ExportOptions) -> list[tuple[int, Size]]:
+def cases(options: ExportOptions, batches: tuple[int, int] = (1, 2)) -> list[tuple[int, Size]]:
     """Return what is compared: batches of one and two, and another size where it is open."""
-    found: list[tuple[int, Size]] = [(1, (None, None, None)), (2, (None, None, None))]
+    found: list[tuple[int, Size]] = [(batch, (None, None, None)) for batch in batches]
     if options.dynamic:
-        found.append((2, OTHER_SIZE))
+        found.append((batches[1], OTHER_SIZE))
     return found
 
 
@@ -189,7 +191,7 @@ def _floats(
     ((_, pixels),) = load_clips(info, chosen, spec)
     resized = torch.nn.functional.interpolate(pixels, (height, width))
     # the second of a batch runs backwards, so that the two differ
-    return torch.stack([resized, resized.flip(1)][:batch]).numpy()
+    return torch.stack([(resized, resized.flip(1))[i % 2] for i in range(batch)]).numpy()
 
 
 def _frames(
@@ -212,7 +214,7 @@ def _frames(
     (chosen,) = sampling.clips(sampling.resample(info, spec.fps), spec.frames, 1)
     kept = dict(stream(info, chosen.indices))
     shown = np.stack([kept[index] for index in chosen.indices.tolist()])
-    return np.stack([shown, shown[::-1]][:batch])
+    return np.stack([(shown, shown[::-1])[i % 2] for i in range(batch)])
 
 
 def _compare(
