@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
     from i3dzoo.errors import I3DZooError
+    from i3dzoo.head import change_head
     from i3dzoo.loading import load
     from i3dzoo.metadata import Input, Metadata
     from i3dzoo.model import InceptionI3d
     from i3dzoo.predict import predict_video
+    from i3dzoo.surgery import change_dtype, change_stream
     from i3dzoo.zoo import pull
 
 __version__ = "0.1.0"
@@ -31,6 +33,9 @@ __all__ = [
     "Input",
     "Metadata",
     "__version__",
+    "change_dtype",
+    "change_head",
+    "change_stream",
     "load",
     "predict_video",
     "pull",
@@ -44,6 +49,9 @@ _HOME = {
     "InceptionI3d": "model",
     "Input": "metadata",
     "Metadata": "metadata",
+    "change_dtype": "surgery",
+    "change_head": "head",
+    "change_stream": "surgery",
     "load": "loading",
     "predict_video": "predict",
     "pull": "zoo",

@@ -11,8 +11,8 @@ from i3dzoo._files import check_output
 from i3dzoo.arrays import Tensors
 from i3dzoo.checksums import sha256
 from i3dzoo.convert import Conversion
-from i3dzoo.errors import FormatError, MetadataError
-from i3dzoo.fingerprint import best_match
+from i3dzoo.errors import ChecksumError, FormatError, MetadataError
+from i3dzoo.fingerprint import best_match, published_file
 from i3dzoo.formats.container import Container
 from i3dzoo.metadata import Metadata, Source, default_input
 
@@ -40,21 +40,28 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    path: str | Path, layout: str | None = None, converter: Path | None = None
+    path: str | Path,
+    layout: str | None = None,
+    converter: Path | None = None,
+    altered: bool = False,
 ) -> Checkpoint:
     """Read a file of any layout.
 
     A canonical file brings its description. Of any other, stream and classes are read off the
-    shapes, and where the tensors are those of a published checkpoint, labels and input are too.
+    shapes, and where the tensors are those of a published checkpoint, labels and input are its; a
+    file that shares its convolutions with one takes the input from it.
 
     Args:
         path: The file; of a TensorFlow checkpoint, its index, data file, prefix or folder.
         layout: Name of the layout; None recognises it by the names of the tensors.
         converter: A converter table of the user's own, instead of `layout`.
+        altered: Accept a file that is a published checkpoint but for one tensor, which without
+            checksums of its own looks damaged.
 
     Raises:
         MissingFileError: There is no such file.
         FormatError: It is truncated, corrupt or of no known format, or holds NaN or infinity.
+        ChecksumError: A tensor does not match its checksum, or that of a published checkpoint.
         MappingError: Its tensors are not those of the layout.
         MetadataError: Its description contradicts its tensors.
     """
@@ -71,7 +78,7 @@ def read_checkpoint(
     if _DESCRIPTION in container.metadata:
         metadata = _described(container, conversion.tensors)
     else:
-        metadata = _recognised(container, conversion)
+        metadata = _recognised(container, conversion, altered)
     return Checkpoint(conversion.tensors, metadata, conversion, container.checked)
 
 
@@ -129,9 +136,14 @@ def _described(container: Container, tensors: Tensors) -> Metadata:
     return metadata
 
 
-def _recognised(container: Container, conversion: Conversion) -> Metadata:
+def _recognised(container: Container, conversion: Conversion, altered: bool) -> Metadata:
     tensors = conversion.tensors
     found = best_match(tensors)
+    if len(found.differing) == 1 and not found.trunk and not (container.checked or altered):
+        raise ChecksumError(
+            f"{container.path}: is {found.name} but for {found.differing[0]}, so it is corrupt: "
+            "fetch it again, or pass --altered if that tensor was changed on purpose"
+        )
     stream = convert.stream(tensors)
     metadata = Metadata(
         stream=stream,
@@ -140,11 +152,19 @@ def _recognised(container: Container, conversion: Conversion) -> Metadata:
         input=default_input(stream),
         source=Source(conversion.layout, sha256(container.path)),
     )
-    if not found.exact:
-        return metadata
     from i3dzoo import zoo
 
+    if name := published_file(container.path, stream, metadata.num_classes):
+        manifest = zoo.manifest(name)
+        labels = zoo.labels(manifest.labels)
+        return dataclasses.replace(metadata, zoo=name, labels=labels, input=manifest.input)
+    if not found.convolutions:
+        return metadata
     manifest = zoo.manifest(found.name)
-    return dataclasses.replace(
-        metadata, zoo=found.name, labels=zoo.labels(manifest.labels), input=manifest.input
-    )
+    metadata = dataclasses.replace(metadata, input=manifest.input, base=found.name)
+    if not found.exact:
+        return metadata
+    metadata = dataclasses.replace(metadata, labels=zoo.labels(manifest.labels))
+    if found.dtype != "float32":
+        return metadata
+    return dataclasses.replace(metadata, zoo=found.name, base=None)

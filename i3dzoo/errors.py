@@ -20,6 +20,7 @@ __all__ = [
     "OutputError",
     "ShapeError",
     "UnknownNameError",
+    "UnreachableError",
     "UnsafeFileError",
     "VideoError",
 ]
@@ -42,7 +43,8 @@ class I3DZooError(Exception):
     ├── ManifestError    (ValueError)         a manifest breaks its own law
     ├── UnknownNameError (LookupError)        no such model, layout, label set or endpoint
     ├── FetchError       (ConnectionError)    no source could deliver
-    │   └── OfflineError                      the network was not allowed and was needed
+    │   ├── OfflineError                      the network was not allowed and was needed
+    │   └── UnreachableError                  a host does not answer, or there is no network
     ├── VideoError       (ValueError)         a video that cannot be decoded
     ├── DeviceError      (RuntimeError)       no GPU, or not the one that is needed
     └── DependencyError  (ImportError)        an optional package is not installed
@@ -100,6 +102,10 @@ class FetchError(I3DZooError, ConnectionError):
 
 class OfflineError(FetchError):
     """The network is needed and was not allowed."""
+
+
+class UnreachableError(FetchError):
+    """A host cannot be reached: no such name, no answer, or no network at all."""
 
 
 class VideoError(I3DZooError, ValueError):

@@ -22,7 +22,7 @@ from requests import exceptions as failure
 
 from i3dzoo import __version__, checksums
 from i3dzoo._files import output_error
-from i3dzoo.errors import ChecksumError, FetchError, I3DZooError
+from i3dzoo.errors import ChecksumError, FetchError, I3DZooError, UnreachableError
 from i3dzoo.progress import Progress, Quiet
 
 __all__ = ["Client", "Policy", "host", "shown", "writing"]
@@ -30,6 +30,11 @@ __all__ = ["Client", "Policy", "host", "shown", "writing"]
 _T = TypeVar("_T")
 _CHUNK: Final = 1 << 16
 _GAIN: Final = 1 << 20  # so many new bytes make up for a failure
+_MEASURES: Final[dict[str, Callable[[Path], str]]] = {
+    "sha256": checksums.sha256,
+    "git-blob": checksums.git_blob,
+    "none": lambda _: "",
+}
 _TRANSIENT: Final = (408, 429, 500, 502, 503, 504)
 
 
@@ -59,11 +64,15 @@ class _TransientError(Exception):
 
     Attributes:
         wait: Seconds that the server asks for, if it does.
+        kind: The error that it is if no attempt mends it.
     """
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    def __init__(
+        self, reason: str, wait: float | None = None, kind: type[FetchError] = FetchError
+    ) -> None:
         super().__init__(reason)
         self.wait = wait
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ class Client:
         Args:
             url: Its http or https address.
             target: Where it goes; its folder exists.
-            digest: `sha256:<hex>` or `git-blob:<hex>`.
+            digest: `sha256:<hex>`, `git-blob:<hex>`, or `none`: then a file there is not trusted.
             size: Bytes, if they are known.
             max_size: Bytes beyond which the download is broken off.
 
@@ -153,8 +162,8 @@ class Client:
             OutputError: The disk is full or may not be written to.
         """
         kind, _, expected = digest.partition(":")
-        measure = {"sha256": checksums.sha256, "git-blob": checksums.git_blob}[kind]
-        if target.is_file() and measure(target) == expected:
+        measure = _MEASURES[kind]
+        if kind != "none" and target.is_file() and measure(target) == expected:
             return target
         part = _Part(target)
         wanted = _Wanted(url, size, max_size)
@@ -196,7 +205,7 @@ class Client:
                 most = max(most, have())
                 failures = 1 if gained >= _GAIN else failures + 1
                 if failures >= self.policy.attempts:
-                    raise FetchError(f"{shown(url)}: {error}; {failures} attempts") from error
+                    raise error.kind(f"{shown(url)}: {error}; {failures} attempts") from error
                 wait = error.wait
                 if wait is None:
                     wait = self.policy.backoff * 2 ** (failures - 1)
@@ -209,7 +218,7 @@ class Client:
             except failure.RequestException as error:
                 raise FetchError(f"{shown(url)}: {error}") from error
             except FetchError as error:
-                raise FetchError(f"{shown(url)}: {error}") from error
+                raise type(error)(f"{shown(url)}: {error}") from error
 
     def _transfer(self, wanted: _Wanted, part: _Part) -> bool:
         """Download all bytes; return whether they are from more than one answer."""
@@ -311,14 +320,16 @@ def _understood(attempt: Callable[[], _T]) -> _T:
         _check_status(error.response)
         raise
     except failure.Timeout as error:
-        raise _TransientError("did not answer in time") from error
+        raise _TransientError("did not answer in time", kind=UnreachableError) from error
     except (failure.ConnectionError, failure.ChunkedEncodingError) as error:
         if "NameResolutionError" in repr(error):
-            raise FetchError("its name cannot be resolved; is this machine online?") from error
+            raise UnreachableError(
+                "its name cannot be resolved; is this machine online?"
+            ) from error
         refused = "NewConnectionError" in repr(error)
-        raise _TransientError(
-            "refused the connection" if refused else "cut the connection"
-        ) from error
+        if refused:
+            raise _TransientError("refused the connection", kind=UnreachableError) from error
+        raise _TransientError("cut the connection") from error
     except urllib3.exceptions.ReadTimeoutError as error:
         raise _TransientError("fell silent") from error
     except urllib3.exceptions.HTTPError as error:

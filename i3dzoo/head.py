@@ -1,4 +1,4 @@
-"""Head surgery: canonical tensors in, canonical tensors with another head out."""
+"""Head surgery: a checkpoint in, a checkpoint with another head out."""
 
 import dataclasses
 from typing import Literal
@@ -9,11 +9,12 @@ from i3dzoo.architecture import FEATURES, HEAD
 from i3dzoo.arrays import Array, Tensors
 from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.convert import num_classes
-from i3dzoo.errors import ShapeError
+from i3dzoo.errors import MappingError, MetadataError, ShapeError
+from i3dzoo.matching import Matching, match_labels
 
-__all__ = ["Head", "change_head", "replace_head"]
+__all__ = ["Head", "change_head", "fresh_weight", "match_head", "matching_of", "replace_head"]
 
-Head = Literal["fresh", "zeros", "keep", "drop"]
+Head = Literal["fresh", "zeros", "keep", "drop", "match"]
 
 _WEIGHT = f"{HEAD}.conv.weight"
 _BIAS = f"{HEAD}.conv.bias"
@@ -34,26 +35,18 @@ def fresh_weight(classes: int, seed: int) -> Array:
     return weight.reshape(classes, FEATURES, 1, 1, 1)
 
 
-def replace_head(tensors: Tensors, classes: int, head: Head = "fresh", seed: int = 0) -> Tensors:
+def replace_head(
+    tensors: Tensors, classes: int, head: Literal["fresh", "zeros", "drop"] = "fresh", seed: int = 0
+) -> Tensors:
     """Return the tensors with a head for `classes` classes; the trunk is the same arrays.
 
     Args:
         tensors: The canonical state dict, with a head or without.
         classes: Classes of the new head; with `drop` it is not used.
         head: `fresh` draws weights (see `fresh_weight`) and sets biases to zero, `zeros` sets both
-            to zero, `keep` demands a head of `classes` classes and keeps it, `drop` leaves none.
+            to zero, `drop` leaves none.
         seed: Of the fresh weights.
-
-    Raises:
-        ShapeError: `keep`, and the head has another number of classes.
     """
-    if head == "keep":
-        found = num_classes(tensors)
-        if found != classes:
-            raise ShapeError(
-                f"the head has {found} classes; expected {classes}: pass --head fresh for a new one"
-            )
-        return tensors
     changed = {name: array for name, array in tensors.items() if not name.startswith(HEAD)}
     if head == "drop":
         return changed
@@ -64,6 +57,55 @@ def replace_head(tensors: Tensors, classes: int, head: Head = "fresh", seed: int
         changed[_WEIGHT] = np.zeros((classes, FEATURES, 1, 1, 1), dtype)
     changed[_BIAS] = np.zeros(classes, dtype)
     return changed
+
+
+def match_head(tensors: Tensors, matching: Matching, seed: int = 0) -> Tensors:
+    """Return the tensors with a head whose rows come from the old head where they can.
+
+    A class with one counterpart has its weights and bias to the bit; one with several has their
+    mean, so that its logit is the mean of theirs; one with none has a fresh row, the same that
+    `replace_head` would draw for it.
+
+    Args:
+        tensors: The canonical state dict, with a head of the matching's old classes.
+        matching: From `match_labels`.
+        seed: Of the fresh rows.
+    """
+    changed = dict(replace_head(tensors, len(matching.new), "fresh", seed))
+    for name in (_WEIGHT, _BIAS):
+        old = tensors[name]
+        new: Array = changed[name].copy()
+        for row, sources in enumerate(matching.rows):
+            if len(sources) == 1:
+                new[row] = old[sources[0]]
+            elif sources:
+                new[row] = old[list(sources)].mean(axis=0, dtype="f4").astype(old.dtype)
+        changed[name] = new
+    return changed
+
+
+def matching_of(checkpoint: Checkpoint, labels: tuple[str, ...] | None) -> Matching:
+    """Return where the rows of a head for `labels` would come from.
+
+    Raises:
+        MetadataError: The old head's classes or the new ones have no names.
+        MappingError: They have no class in common.
+    """
+    old = checkpoint.metadata.labels
+    if not old:
+        raise MetadataError(
+            f"the {checkpoint.metadata.num_classes or 'absent'} classes of the old head have no "
+            "names, so none can be matched; pass --head fresh, or convert a zoo model, which has"
+        )
+    if not labels:
+        raise MetadataError("the new classes have no names to match; pass --labels with them")
+    matching = match_labels(old, labels)
+    if not matching.carried:
+        raise MappingError(
+            f"none of the {len(labels)} new classes ({labels[0]}, …) is one of the {len(old)} old "
+            f"ones ({old[0]}, …); pass --head fresh"
+        )
+    return matching
 
 
 def change_head(
@@ -77,26 +119,59 @@ def change_head(
 
     Args:
         checkpoint: What to change.
-        classes: Classes of the new head; None takes as many as there are.
+        classes: Classes of the new head; None takes as many as there are labels, or classes now.
         labels: Their names; None forgets the old ones, unless the head is kept.
-        head: As in `replace_head`; None keeps a head that fits and makes a fresh one otherwise.
-        seed: Of a fresh head.
+        head: `fresh`, `zeros` and `drop` as in `replace_head`, `match` as in `match_head`; `keep`
+            demands a head of so many classes and keeps it. None keeps a head that fits and makes a
+            fresh one otherwise.
+        seed: Of fresh rows.
 
     Raises:
-        ShapeError: `keep`, and the head has another number of classes.
+        ShapeError: `keep`, and the head has another number of classes; or there are not as many
+            labels as classes.
+        MetadataError: `match`, and one side has no names of classes.
+        MappingError: `match`, and the two have no class in common.
     """
     old = checkpoint.metadata
-    count = old.num_classes if classes is None else classes
+    count = classes or (len(labels) if labels else old.num_classes)
     how: Head = head or ("keep" if count == old.num_classes else "fresh")
-    tensors = replace_head(checkpoint.tensors, count, how, seed)
-    detail = {"fresh": f" for {count} classes, seed {seed}", "zeros": f" for {count} classes"}
-    origin = f" on the trunk of {old.zoo}" if old.zoo else ""
-    kept = how == "keep"
+    if labels and len(labels) != count:
+        raise ShapeError(f"there are {len(labels)} labels for {count} classes")
+    if how == "keep":
+        return _kept(checkpoint, count, labels)
+    if not count and how != "drop":
+        raise ShapeError("there is no head whose classes could be counted; pass --num-classes")
+    if how == "match":
+        matching = matching_of(checkpoint, labels)
+        tensors = match_head(checkpoint.tensors, matching, seed)
+        by = f" by {matching.table}" if matching.table else " by name"
+        detail = (
+            f" for {count} classes: {len(matching.carried)} rows carried over{by}, "
+            f"{len(matching.fresh)} fresh, seed {seed}"
+        )
+    else:
+        tensors = replace_head(checkpoint.tensors, count, how, seed)
+        made = {"fresh": f" for {count} classes, seed {seed}", "zeros": f" for {count} classes"}
+        detail = made.get(how, "")
+    base = old.zoo or old.base
     metadata = dataclasses.replace(
         old,
         num_classes=num_classes(tensors),
-        labels=(labels or old.labels) if kept else (labels if how != "drop" else None),
-        zoo=old.zoo if kept else None,
-        history=old.history if kept else (*old.history, f"head {how}{detail.get(how, '')}{origin}"),
+        labels=labels if how != "drop" else None,
+        zoo=None,
+        base=base,
+        history=(*old.history, f"head {how}{detail}" + (f", on {base}" if base else "")),
     )
     return dataclasses.replace(checkpoint, tensors=tensors, metadata=metadata)
+
+
+def _kept(checkpoint: Checkpoint, classes: int, labels: tuple[str, ...] | None) -> Checkpoint:
+    """Return the checkpoint with its head as it is, under new names where some are given."""
+    metadata = checkpoint.metadata
+    if metadata.num_classes != classes:
+        raise ShapeError(
+            f"the head has {metadata.num_classes} classes; expected {classes}: "
+            "pass --head fresh for a new one"
+        )
+    metadata = dataclasses.replace(metadata, labels=labels or metadata.labels)
+    return dataclasses.replace(checkpoint, metadata=metadata)

@@ -1,11 +1,11 @@
 """Manifests: one TOML a published checkpoint, loaded into frozen records that are checked whole."""
 
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from i3dzoo._section import Section
 from i3dzoo.architecture import HEAD, UNITS
 from i3dzoo.errors import ManifestError, MetadataError
 from i3dzoo.labels import label_sets, labels
@@ -33,12 +33,11 @@ TENSORS: Final = (
 )
 """The 230 canonical tensors that DeepMind stores, and that a manifest has checksums of."""
 
-_REQUIRED: Final = object()
 _SPDX: Final = r"[A-Za-z0-9][A-Za-z0-9.+-]*"
 _URL: Final = r"https?://[^\s/]+/\S*"
 _FILE: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 _SHA256: Final = r"[0-9a-f]{64}"
-_DIGEST: Final = r"sha256:[0-9a-f]{64}|git-blob:[0-9a-f]{40}"
+_DIGEST: Final = r"sha256:[0-9a-f]{64}|git-blob:[0-9a-f]{40}|none"
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file somewhere on the web, pinned by its digest.
+    """A file somewhere on the web, pinned by its digest where it has one.
 
     Attributes:
         name: Under which it is stored.
         url: Where it is.
-        digest: `sha256:<hex>`, or `git-blob:<hex>`, the id that git gives to its content.
+        digest: `sha256:<hex>`, or `git-blob:<hex>`, the id that git gives to its content; `none`
+            where nobody published one, so that the checksums of the tensors alone decide.
         size: Bytes; None where nobody published it.
         max_size: Bytes beyond which a download is broken off.
     """
@@ -156,7 +156,9 @@ class Manifest:
         input: How clips become input.
         metrics: Published results.
         sources: Where it can be had, in the order to try them.
-        crc32c: Masked CRC32C of each tensor of `TENSORS`, as in DeepMind's layout.
+        crc32c: Masked CRC32C of each tensor of `TENSORS`, as in DeepMind's layout; empty where
+            nobody published them, so that the digests of the files alone decide.
+        note: What its user should know, or None.
     """
 
     name: str
@@ -171,73 +173,12 @@ class Manifest:
     metrics: tuple[Metric, ...]
     sources: tuple[Source, ...]
     crc32c: Mapping[str, int]
+    note: str | None = None
 
     @property
     def num_classes(self) -> int:
         """Classes of the head."""
         return len(labels(self.labels))
-
-
-class _Section:
-    """A TOML table whose keys are taken one by one; those left over are unknown."""
-
-    def __init__(self, where: str, values: Any, path: str = "") -> None:
-        if not isinstance(values, dict):
-            raise ManifestError(f"{where}: {path[:-1]} is {values!r}; expected a table")
-        self.where = where
-        self.path = path
-        self.values = dict(values)
-
-    def wrong(self, key: str, problem: str) -> ManifestError:
-        """Return the error about a key, which names file and key."""
-        return ManifestError(f"{self.where}: {self.path}{key} {problem}")
-
-    def take(self, key: str, kind: type, default: Any = _REQUIRED) -> Any:
-        """Take a value of a type; an int is also a float, but a bool is never an int."""
-        if key not in self.values:
-            if default is _REQUIRED:
-                raise self.wrong(key, "is missing")
-            return default
-        value = self.values.pop(key)
-        kinds = (int, float) if kind is float else kind
-        if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
-            raise self.wrong(key, f"is {value!r}; expected a value of type {kind.__name__}")
-        return value
-
-    def text(self, key: str, pattern: str = r"\S(.*\S)?") -> str:
-        """Take a text that matches a pattern whole."""
-        value: str = self.take(key, str)
-        if not re.fullmatch(pattern, value):
-            raise self.wrong(key, f"is {value!r}; expected text that matches {pattern}")
-        return value
-
-    def size(self, key: str, default: Any = _REQUIRED) -> Any:
-        """Take a positive number of bytes."""
-        value = self.take(key, int, default)
-        if value is not default and value <= 0:
-            raise self.wrong(key, f"is {value}; expected a positive number of bytes")
-        return value
-
-    def numbers(self, key: str) -> tuple[float, ...]:
-        """Take an array of numbers."""
-        values = tuple(self.take(key, list))
-        for value in values:
-            if not isinstance(value, float):
-                raise self.wrong(key, f"holds {value!r}; expected numbers such as 0.5")
-        return values
-
-    def sections(self, key: str) -> list["_Section"]:
-        """Take an array of tables."""
-        items = self.take(key, list, [])
-        return [
-            _Section(self.where, item, f"{self.path}{key}[{number}].")
-            for number, item in enumerate(items)
-        ]
-
-    def close(self) -> None:
-        """Refuse what was not taken."""
-        if self.values:
-            raise self.wrong(next(iter(self.values)), "is an unknown key; manifests/README.md")
 
 
 def parse(name: str, text: str, where: str) -> Manifest:
@@ -252,7 +193,7 @@ def parse(name: str, text: str, where: str) -> Manifest:
         ManifestError: An entry is unknown, missing or malformed; it names file and key.
     """
     try:
-        section = _Section(where, tomllib.loads(text))
+        section = Section(where, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ManifestError(f"{where}: is no TOML: {error}") from error
     if section.text("name") != name:
@@ -273,16 +214,29 @@ def parse(name: str, text: str, where: str) -> Manifest:
         input=_input(section, stream),
         metrics=tuple(_metric(item) for item in section.sections("metric")),
         sources=tuple(_source(item) for item in section.sections("source")),
-        crc32c=_crcs(_Section(where, section.take("crc32c", dict), "crc32c.")),
+        crc32c=_crcs(section),
+        note=section.text("note") if "note" in section.values else None,
     )
     section.close()
     if not manifest.sources:
         raise section.wrong("source", "is missing; name at least one [[source]]")
+    if not manifest.crc32c and _undigested(manifest.sources):
+        raise section.wrong("crc32c", "is missing, and so is a digest of a file: nothing is pinned")
     return manifest
 
 
-def _input(parent: _Section, stream: str) -> Input:
-    section = _Section(parent.where, parent.take("input", dict), "input.")
+def _undigested(sources: tuple[Source, ...]) -> bool:
+    """Whether a source has a file without a digest."""
+    return any(
+        file.digest == "none"
+        for source in sources
+        if isinstance(source, Files)
+        for file in source.files
+    )
+
+
+def _input(parent: Section, stream: str) -> Input:
+    section = Section(parent.where, parent.take("input", dict), "input.")
     channels: Any = section.text("channels", {"rgb": "rgb", "flow": "xy"}[stream])
     try:
         result = Input(
@@ -301,7 +255,7 @@ def _input(parent: _Section, stream: str) -> Input:
     return result
 
 
-def _metric(section: _Section) -> Metric:
+def _metric(section: Section) -> Metric:
     metric = Metric(
         dataset=section.text("dataset"),
         split=section.text("split"),
@@ -315,8 +269,8 @@ def _metric(section: _Section) -> Metric:
     return metric
 
 
-def _source(section: _Section) -> Source:
-    read: dict[str, Callable[[_Section], Source]] = {
+def _source(section: Section) -> Source:
+    read: dict[str, Callable[[Section], Source]] = {
         "package-index": _package_index,
         "files": _files,
     }
@@ -328,7 +282,7 @@ def _source(section: _Section) -> Source:
     return source
 
 
-def _package_index(section: _Section) -> PackageIndex:
+def _package_index(section: Section) -> PackageIndex:
     return PackageIndex(
         title=section.text("title"),
         layout=section.text("layout"),
@@ -344,7 +298,7 @@ def _package_index(section: _Section) -> PackageIndex:
     )
 
 
-def _files(section: _Section) -> Files:
+def _files(section: Section) -> Files:
     files = tuple(_remote_file(item) for item in section.sections("file"))
     if not files:
         raise section.wrong("file", "is missing; name at least one [[source.file]]")
@@ -358,7 +312,7 @@ def _files(section: _Section) -> Files:
     )
 
 
-def _remote_file(section: _Section) -> RemoteFile:
+def _remote_file(section: Section) -> RemoteFile:
     size = section.size("size", None)
     max_size = section.size("max_size", None)
     if (size is None) == (max_size is None):
@@ -374,7 +328,10 @@ def _remote_file(section: _Section) -> RemoteFile:
     return file
 
 
-def _crcs(section: _Section) -> dict[str, int]:
+def _crcs(parent: Section) -> dict[str, int]:
+    if "crc32c" not in parent.values:
+        return {}
+    section = Section(parent.where, parent.take("crc32c", dict), "crc32c.")
     crcs = {name: int(section.text(name, r"[0-9a-f]{8}"), 16) for name in TENSORS}
     section.close()
     return crcs

@@ -100,6 +100,7 @@ class Metadata:
         input: How clips become input.
         source: Where the tensors came from.
         zoo: Name of the published checkpoint these tensors are, where they are one.
+        base: Name of the published checkpoint that they were made from, where they are none.
         history: What was done to them since, oldest first.
         writer: Program and version that wrote the file.
         architecture: Always `inception_i3d`.
@@ -115,6 +116,7 @@ class Metadata:
     history: tuple[str, ...] = ()
     writer: str = ""
     architecture: str = "inception_i3d"
+    base: str | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from i3dzoo.manifest import Files, PackageIndex, Source
 if TYPE_CHECKING:
     from pypi_simple import ProjectPage
 
-__all__ = ["describe", "fetch", "read_member"]
+__all__ = ["asked", "describe", "fetch", "read_member"]
 
 _CHUNK: Final = 1 << 20
 _MAX_MEMBERS: Final = 10_000
@@ -38,13 +38,15 @@ def fetch(client: Client, source: Source, folder: Path) -> Path:
             return _fetch_package(client, source, folder)
 
 
+def asked(source: Source) -> str:
+    """Return the host that a source is asked of."""
+    return host(source.files[0].url if isinstance(source, Files) else _endpoint())
+
+
 def describe(source: Source) -> str:
     """Return a short name of a source with the host that it is asked of."""
-    match source:
-        case Files():
-            return f"{source.title} ({host(source.files[0].url)})"
-        case PackageIndex():
-            return f"{source.title} (package index, {host(_endpoint())})"
+    index = "package index, " if isinstance(source, PackageIndex) else ""
+    return f"{source.title} ({index}{asked(source)})"
 
 
 def _fetch_files(client: Client, source: Files, folder: Path) -> Path:

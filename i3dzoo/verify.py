@@ -6,7 +6,7 @@ from typing import Any
 
 from i3dzoo.checkpoint import read_checkpoint
 from i3dzoo.errors import ChecksumError
-from i3dzoo.fingerprint import best_match
+from i3dzoo.fingerprint import best_match, without_checksums
 
 __all__ = ["Report", "verify"]
 
@@ -47,7 +47,8 @@ def verify(path: Path) -> Report:
     checkpoint = read_checkpoint(path)
     metadata, tensors = checkpoint.metadata, checkpoint.tensors
     match = best_match(tensors)
-    if metadata.zoo and not (match.exact and match.name == metadata.zoo):
+    known = not without_checksums(metadata.zoo)
+    if metadata.zoo and known and not (match.exact and match.name == metadata.zoo):
         raise ChecksumError(
             f"{path}: says that it is {metadata.zoo}, but its tensors are not: {match}; "
             f"pull it again with i3dzoo pull {metadata.zoo} --force"
@@ -60,7 +61,9 @@ def verify(path: Path) -> Report:
         "checksums: the file's own, of every tensor"
         if checkpoint.checked
         else "checksums: none in this file; a canonical copy has them (i3dzoo convert)",
-        f"fingerprint: {match}",
+        f"fingerprint: {match}"
+        if known
+        else f"fingerprint: it says that it is {metadata.zoo}, of which no tensor was published",
     )
     return Report(
         path=str(path),

@@ -26,9 +26,10 @@ from i3dzoo.errors import (
     OfflineError,
     OutputError,
     UnknownNameError,
+    UnreachableError,
 )
 from i3dzoo.labels import label_sets, labels
-from i3dzoo.manifest import Files, Manifest, PackageIndex, parse
+from i3dzoo.manifest import Files, Manifest, PackageIndex, Source, parse
 
 if TYPE_CHECKING:
     from i3dzoo.checkpoint import Checkpoint
@@ -155,7 +156,10 @@ def _is_good(model: Manifest, target: Path, client: "Client | None") -> bool:
     from i3dzoo.checkpoint import read_checkpoint
 
     try:
-        _check(model, str(target), read_checkpoint(target, "canonical"))
+        checkpoint = read_checkpoint(target, "canonical")
+        _check(model, str(target), checkpoint)
+        if checkpoint.metadata.zoo != model.name:
+            raise ChecksumError(f"{target}: does not say that it is {model.name}")
     except (FormatError, MappingError, MetadataError) as error:
         if client:
             client.progress.say(f"{error}; fetching it again")
@@ -164,9 +168,21 @@ def _is_good(model: Manifest, target: Path, client: "Client | None") -> bool:
 
 
 def _check(model: Manifest, where: str, checkpoint: "Checkpoint") -> None:
-    """Refuse a checkpoint that differs from the published one in any tensor."""
+    """Refuse a checkpoint that differs from the published one in any tensor.
+
+    Where nobody published checksums of the tensors, the digest of the file was checked when it
+    came, and the canonical file has its name and checksums of its own.
+    """
     from i3dzoo.fingerprint import match, tensor_crcs
 
+    found_kind = (checkpoint.metadata.stream, checkpoint.metadata.num_classes)
+    if found_kind != (model.stream, model.num_classes):
+        raise ChecksumError(
+            f"{where}: is {found_kind[0]} with {found_kind[1]} classes; {model.name} is "
+            f"{model.stream} with {model.num_classes}"
+        )
+    if not model.crc32c:
+        return
     found = match(model.name, model.crc32c, tensor_crcs(checkpoint.tensors))
     if not found.exact:
         some = ", ".join(found.differing[:3])
@@ -206,7 +222,7 @@ def _fetch(model: Manifest, target: Path, client: "Client") -> None:
     from i3dzoo.fetch import writing
 
     downloads = cache_dir() / "downloads" / model.name
-    reasons = []
+    failures: list[tuple[Source, I3DZooError]] = []
     for leftover in target.parent.glob(f".{target.name}.*.part"):
         leftover.unlink()  # of a process that was killed while it wrote
     for number, source in enumerate(model.sources, 1):
@@ -221,13 +237,30 @@ def _fetch(model: Manifest, target: Path, client: "Client") -> None:
             raise
         except I3DZooError as error:
             _tidy(folder)
-            reasons.append(f"{source.title}: {error}")
-            client.progress.say(f"{model.name}: {reasons[-1]}")
+            failures.append((source, error))
+            dead = isinstance(error, UnreachableError)
+            reason = f"{sources.asked(source)} cannot be reached" if dead else str(error)
+            client.progress.say(f"{model.name}: {source.title}: {reason}")
         else:
             shutil.rmtree(downloads, ignore_errors=True)
             return
-    listed = "\n".join(f"  {number}. {reason}" for number, reason in enumerate(reasons, 1))
-    raise FetchError(
+    raise _undelivered(model, failures)
+
+
+def _undelivered(model: Manifest, failures: "list[tuple[Source, I3DZooError]]") -> FetchError:
+    """Return the error about a model that no source delivered."""
+    from i3dzoo import sources
+
+    if all(isinstance(error, UnreachableError) for _, error in failures):
+        hosts = " and ".join(dict.fromkeys(sources.asked(source) for source, _ in failures))
+        return UnreachableError(
+            f"{model.name}: cannot be fetched: {hosts} cannot be reached; is this machine online? "
+            f"A copy of any file that `i3dzoo info {model.name}` lists will do: i3dzoo convert FILE"
+        )
+    listed = "\n".join(
+        f"  {number}. {source.title}: {error}" for number, (source, error) in enumerate(failures, 1)
+    )
+    return FetchError(
         f"{model.name}: no source could deliver it; run the command again to go on with what has "
         f"come, the reasons were\n{listed}"
     )
@@ -240,7 +273,11 @@ def _adopt(model: Manifest, layout: str, path: Path, target: Path) -> None:
     checkpoint = read_checkpoint(path, layout)
     _check(model, path.name, checkpoint)
     metadata = dataclasses.replace(
-        checkpoint.metadata, labels=labels(model.labels), input=model.input, zoo=model.name
+        checkpoint.metadata,
+        labels=labels(model.labels),
+        input=model.input,
+        zoo=model.name,
+        base=None,
     )
     write_checkpoint(target, Checkpoint(checkpoint.tensors, metadata), force=True)
 

@@ -11,8 +11,14 @@ from i3dzoo import formats
 from i3dzoo.arrays import Tensors
 from i3dzoo.checkpoint import Checkpoint, check_finite, read_checkpoint, write_checkpoint
 from i3dzoo.checksums import sha256
-from i3dzoo.errors import FormatError, MappingError, MetadataError, OutputError, UnknownNameError
-from i3dzoo.fingerprint import best_match
+from i3dzoo.errors import (
+    ChecksumError,
+    FormatError,
+    MappingError,
+    MetadataError,
+    OutputError,
+    UnknownNameError,
+)
 from i3dzoo.loading import build, load
 from i3dzoo.metadata import Input, Metadata, Source, default_input
 
@@ -50,16 +56,15 @@ def test_published_weights_are_recognised(genuine: Checkpoint, tmp_path: Path) -
     assert metadata.input == genuine.metadata.input
 
 
-def test_fingerprint_words(genuine: Checkpoint, random_tensors: Tensors) -> None:
-    """Exact, trunk, nearest and none are told apart and put in words."""
-    assert str(best_match(genuine.tensors)) == "rgb_scratch, 230 of 230 tensors"
-    trunk = {n: a for n, a in genuine.tensors.items() if not n.startswith("Logits")}
-    assert str(best_match(trunk)) == "rgb_scratch trunk, 228 of 230 tensors: the head differs"
-    moved = {**genuine.tensors, "Conv3d_1a_7x7.bn.running_mean": np.zeros(64, "f4")}
-    assert str(best_match(moved)).startswith(
-        "nearest to rgb_scratch, 229 of 230 tensors: Conv3d_1a"
-    )
-    assert str(best_match(random_tensors)).startswith("no tensor of a published checkpoint")
+def test_flipped_byte_without_checksums(genuine: Checkpoint, tmp_path: Path) -> None:
+    """One flipped bit in a file without checksums is caught by the published checksums."""
+    path = write_checkpoint(tmp_path / "x.pt", genuine, "piergiaj")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ChecksumError, match=r"is rgb_scratch but for Mixed_.*fetch it again"):
+        read_checkpoint(path)
+    assert read_checkpoint(path, altered=True).metadata.zoo is None
 
 
 @pytest.mark.parametrize(

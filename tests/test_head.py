@@ -1,13 +1,21 @@
 """Head surgery."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from i3dzoo.arrays import Tensors
 from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.convert import num_classes
-from i3dzoo.errors import ShapeError
-from i3dzoo.head import change_head, fresh_weight, replace_head
+from i3dzoo.errors import MappingError, MetadataError, ShapeError
+from i3dzoo.head import change_head, fresh_weight, matching_of, replace_head
+from i3dzoo.labels import labels
+from i3dzoo.loading import build
+from i3dzoo.predict import predict_video
+from i3dzoo.surgery import change_dtype
 
 HEAD = "Logits.Conv3d_0c_1x1.conv.weight"
 
@@ -33,13 +41,14 @@ def test_trunk_is_untouched(random_tensors: Tensors) -> None:
             assert changed[name] is array
 
 
-def test_zeros_keep_and_drop(random_tensors: Tensors) -> None:
+def test_zeros_keep_and_drop(random_checkpoint: Checkpoint) -> None:
     """Zeros are zeros, a kept head must fit, a dropped head is gone."""
-    assert not replace_head(random_tensors, 7, "zeros")[HEAD].any()
-    assert replace_head(random_tensors, 12, "keep") is random_tensors
+    tensors = random_checkpoint.tensors
+    assert not replace_head(tensors, 7, "zeros")[HEAD].any()
+    assert change_head(random_checkpoint, 12, head="keep").tensors is tensors
     with pytest.raises(ShapeError, match="the head has 12 classes; expected 7"):
-        replace_head(random_tensors, 7, "keep")
-    assert num_classes(replace_head(random_tensors, 7, "drop")) == 0
+        change_head(random_checkpoint, 7, head="keep")
+    assert num_classes(replace_head(tensors, 7, "drop")) == 0
 
 
 def test_change_is_recorded(random_checkpoint: Checkpoint) -> None:
@@ -51,3 +60,87 @@ def test_change_is_recorded(random_checkpoint: Checkpoint) -> None:
     kept = change_head(random_checkpoint, 12)
     assert kept.metadata.labels == random_checkpoint.metadata.labels
     assert kept.metadata.history == ()
+
+
+def test_matched_rows_are_the_originals(genuine: Checkpoint) -> None:
+    """Rows of shared classes keep their weights to the bit, or are means; the rest are fresh."""
+    hmdb51 = labels("hmdb51")
+    changed = change_head(genuine, None, hmdb51, "match", seed=4)
+    old, new = genuine.tensors[HEAD], changed.tensors[HEAD]
+    kinetics = labels("kinetics-400")
+    np.testing.assert_array_equal(
+        new[hmdb51.index("cartwheel")], old[kinetics.index("cartwheeling")]
+    )
+    kinds = [kinetics.index(f"golf {kind}") for kind in ("chipping", "driving", "putting")]
+    np.testing.assert_allclose(new[hmdb51.index("golf")], old[kinds].mean(0), rtol=1e-5, atol=1e-7)
+    wave = hmdb51.index("wave")
+    np.testing.assert_array_equal(new[wave], fresh_weight(51, seed=4)[wave])
+    metadata = changed.metadata
+    assert (metadata.labels, metadata.zoo, metadata.base) == (hmdb51, None, "rgb_scratch")
+    (step,) = metadata.history
+    assert step == (
+        "head match for 51 classes: 32 rows carried over by kinetics-400_to_hmdb51, 19 fresh, "
+        "seed 4, on rgb_scratch"
+    )
+
+
+def test_matched_logits_are_the_originals(genuine: Checkpoint) -> None:
+    """On a clip the logit of a carried class is that of its counterpart, or the mean of theirs."""
+    matching = matching_of(genuine, labels("hmdb51"))
+    clip = torch.rand((1, 3, 9, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        before = build(genuine)(clip)[0]
+        after = build(change_head(genuine, None, labels("hmdb51"), "match"))(clip)[0]
+    for row, sources in enumerate(matching.rows):
+        if sources:
+            expected = before[list(sources)].mean()
+            torch.testing.assert_close(after[row], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.real_data
+def test_a_matched_head_names_the_action(genuine: Checkpoint, test_data: Path) -> None:
+    """Without any training the matched head finds the cartwheel of an HMDB51 clip."""
+    model = build(change_head(genuine, None, labels("hmdb51"), "match"))
+    assert model.metadata is not None
+    spec = dataclasses.replace(model.metadata.input, frames=32)
+    name = "hmdb51_Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi"
+    top = predict_video(model, test_data / "clips" / name, spec=spec, top_k=3).top
+    assert "cartwheel" in {score.label for score in top}
+
+
+def test_matching_needs_names_in_common(genuine: Checkpoint, random_checkpoint: Checkpoint) -> None:
+    """Without names, or without one in common, nothing can be matched, and it is said."""
+    names = ("a", "b")
+    with pytest.raises(MappingError, match=r"none of the 2 new classes \(a, …\) is one of the 12"):
+        change_head(random_checkpoint, None, names, "match")
+    with pytest.raises(MetadataError, match="the new classes have no names to match"):
+        change_head(random_checkpoint, 2, None, "match")
+    nameless = dataclasses.replace(
+        random_checkpoint, metadata=dataclasses.replace(random_checkpoint.metadata, labels=None)
+    )
+    with pytest.raises(MetadataError, match="the 12 classes of the old head have no names"):
+        change_head(nameless, None, names, "match")
+    headless = change_head(genuine, None, head="drop")
+    with pytest.raises(MetadataError, match="the absent classes of the old head have no names"):
+        change_head(headless, None, labels("hmdb51"), "match")
+
+
+def test_head_of_no_known_width(random_checkpoint: Checkpoint) -> None:
+    """Labels must be as many as classes, and a headless file needs a number."""
+    with pytest.raises(ShapeError, match="there are 2 labels for 3 classes"):
+        change_head(random_checkpoint, 3, ("a", "b"))
+    headless = change_head(random_checkpoint, None, head="drop")
+    assert headless.metadata.history == ("head drop",)
+    with pytest.raises(ShapeError, match="there is no head whose classes could be counted"):
+        change_head(headless, None, head="fresh")
+    assert change_head(headless, 4).metadata.num_classes == 4
+
+
+def test_half_precision_heads(genuine: Checkpoint) -> None:
+    """A head is made in the format of the trunk, and a matched row is carried as it is."""
+    half = change_dtype(genuine, "bfloat16")
+    new = change_head(half, None, labels("hmdb51"), "match").tensors[HEAD]
+    assert new.dtype.name == "bfloat16"
+    row = labels("hmdb51").index("cartwheel")
+    old = half.tensors[HEAD][labels("kinetics-400").index("cartwheeling")]
+    assert new[row].tobytes() == old.tobytes()

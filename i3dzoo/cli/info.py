@@ -9,7 +9,7 @@ import click
 from i3dzoo.cli._console import json_option, print_json, say
 
 if TYPE_CHECKING:
-    from i3dzoo.manifest import Manifest
+    from i3dzoo.manifest import Manifest, Source
 
 
 @click.command()
@@ -73,11 +73,27 @@ def _manifest(model: "Manifest") -> tuple[dict[str, Any], list[tuple[str, str]]]
         size = megabytes(source.total_size)
         what = f"{number}. {source.title}: {source.layout} layout, up to {size}, {source.licence}"
         lines.append(("sources" if number == 1 else "", what))
-    lines.append(
-        ("checksums", f"CRC32C of {len(model.crc32c)} tensors, as DeepMind published them")
-    )
+        lines += [("", f"   {url}") for url in _addresses(source)]
+    if model.note:
+        lines.append(("note", model.note))
+    lines.append(("checksums", _checksums(model)))
     lines.append(("cached", str(path) if path.exists() else "no"))
     return document, lines
+
+
+def _addresses(source: "Source") -> list[str]:
+    """Return where the files of a source are, for those who fetch them by other means."""
+    from i3dzoo.manifest import Files
+
+    if isinstance(source, Files):
+        return [file.url for file in source.files]
+    return [f"{source.member} of {source.project} {source.version}, from the package index"]
+
+
+def _checksums(model: "Manifest") -> str:
+    if model.crc32c:
+        return f"CRC32C of {len(model.crc32c)} tensors, as DeepMind published them"
+    return "of the file only; nobody published any of its tensors"
 
 
 def _file(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -95,6 +111,8 @@ def _file(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         ("source", f"{metadata.source.layout} layout, sha256 {metadata.source.sha256}"),
         ("zoo name", metadata.zoo or "none: it is no published checkpoint"),
     ]
+    if metadata.base:
+        lines.append(("made from", metadata.base))
     lines += [("history" if not at else "", step) for at, step in enumerate(metadata.history)]
     lines.append(("writer", metadata.writer or "not i3dzoo"))
     return document, lines

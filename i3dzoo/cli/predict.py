@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -140,53 +140,67 @@ def _predict(
     from i3dzoo.predict import Failure, predict_videos
 
     bar = _Bar(videos)
-    fps: float | Literal["model", "native"] = options["fps"] or "model"
     results = []
-    for result in predict_videos(
-        network,
-        videos,
-        clips=options["clips"] or 1,
-        top_k=options["top_k"],
-        timeline=timeline,
-        fps=fps,
-        progress=bar.update,
-    ):
-        bar.next()
-        results.append(result)
-        if isinstance(result, Failure):
-            say(f"i3dzoo: {result.error}")
-        elif not options["as_json"]:
-            _print(result)
+    try:
+        for result in predict_videos(
+            network,
+            videos,
+            clips=options["clips"] or 1,
+            top_k=options["top_k"],
+            timeline=timeline,
+            fps=options["fps"] or "model",
+            progress=bar.update,
+        ):
+            bar.hide()
+            results.append(result)
+            if isinstance(result, Failure):
+                say(f"i3dzoo: {result.error}")
+            elif not options["as_json"]:
+                _print(result)
+            bar.next()
+    finally:
+        bar.hide()  # also when interrupted: a bar hides the terminal's cursor
     return results
 
 
 class _Bar:
-    """A bar for each video, on terminals only, gone before the video's table is printed."""
+    """A bar over all runs of all videos, on terminals only, gone while a table is printed."""
 
     def __init__(self, videos: Sequence[str]) -> None:
         self.videos = videos
         self.number = 0
         self.shown: tuple[Progress, TaskID] | None = None
+        if len(videos) > 1:
+            self.show(0)
 
     def update(self, done: int, total: int) -> None:
-        if total < 2 or not sys.stderr.isatty():
+        if len(self.videos) > 1 or total > 1:
+            self.show(done / total)
+
+    def show(self, part: float) -> None:
+        if self.number == len(self.videos) or not sys.stderr.isatty():
             return
         if self.shown is None:
             from rich.console import Console
+            from rich.markup import escape
             from rich.progress import Progress
 
             progress = Progress(console=Console(stderr=True), transient=True)
-            name = Path(self.videos[self.number]).name.replace("[", "\\[")
+            name = escape(Path(self.videos[self.number]).name)
             progress.start()
-            self.shown = progress, progress.add_task(name, total=total)
+            self.shown = progress, progress.add_task(name, total=len(self.videos))
         progress, task = self.shown
-        progress.update(task, completed=done)
+        progress.update(task, completed=self.number + part)
 
-    def next(self) -> None:
+    def hide(self) -> None:
         if self.shown is not None:
             self.shown[0].stop()
         self.shown = None
+
+    def next(self) -> None:
         self.number += 1
+        if len(self.videos) > 1:
+            self.show(0)
 
 
 def _print(result: "Prediction") -> None:
@@ -202,7 +216,7 @@ def _print(result: "Prediction") -> None:
         unit = "seconds" if result.timeline.unit == "s" else "frames"
         digits = 1 if result.timeline.unit == "s" else 0
         rows = [
-            (f"{part.start:6.{digits}f} - {part.end:.{digits}f}", part.label, part.probability)
+            (f"{part.start:6.{digits}f} - {part.end:<6.{digits}f}", part.label, part.probability)
             for part in segments[:_MOST_SEGMENTS]
         ]
         _print_rows(console, f"over time, {unit}", rows)

@@ -1,8 +1,13 @@
 """`i3dzoo pull`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from i3dzoo.cli._console import json_option, print_json, say
+
+if TYPE_CHECKING:
+    from i3dzoo.manifest import Manifest
 
 
 @click.command()
@@ -48,13 +53,21 @@ def command(names: tuple[str, ...], offline: bool, force: bool, as_json: bool) -
         )
         say(
             f"{model.name}: {model.stream}, {model.num_classes} classes, {megabytes(size)}, "
-            f"{model.licence}; all {len(model.crc32c)} published tensors verified"
+            f"{model.licence}; {_verified(model)}"
         )
+        if model.note:
+            say(f"{model.name}: note: {model.note}")
         if not as_json:
             click.echo(str(path))
     if as_json:
         print_json(documents)
     say_next(models[-1].name, models[-1].stream)
+
+
+def _verified(model: "Manifest") -> str:
+    if model.crc32c:
+        return f"all {len(model.crc32c)} published tensors verified"
+    return "the digest of its file verified, which is all that was published"
 
 
 def say_next(name: str, stream: str) -> None:
