@@ -10,7 +10,7 @@ from i3dzoo.cli._console import json_option, print_json, say
 
 if TYPE_CHECKING:
     from i3dzoo.checkpoint import Checkpoint
-    from i3dzoo.export.options import ExportOptions
+    from i3dzoo.export.options import ExportOptions, Precision
     from i3dzoo.export.targets import Export
 
 _AXES = ("frames", "height", "width")  # of i3dzoo.export.options, which the help must not import
@@ -104,7 +104,7 @@ def command(model: str, target: str, output: Path, flow: str | None, **options: 
     from i3dzoo.export.options import ExportOptions
 
     checkpoints = [_read(each, options) for each in (model, flow) if each]
-    precision = "fp32" if options["precision"] == "tf32" else options["precision"]
+    precision: Precision = "fp32" if options["precision"] == "tf32" else options["precision"]
     if options["precision"] == "tf32" and target != "tensorrt":
         raise click.UsageError("tf32 is how TensorRT computes; export to tensorrt for it")
     chosen = ExportOptions(
