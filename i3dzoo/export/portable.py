@@ -18,10 +18,11 @@ from i3dzoo.arrays import Array
 from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.errors import MetadataError
 from i3dzoo.export.options import OUTPUT, ExportOptions
+from i3dzoo.export.prove import Runner
 from i3dzoo.loading import build
 from i3dzoo.model import InceptionI3d
 
-__all__ = ["PortableI3d", "pt2", "run_pt2", "run_torchscript", "torchscript"]
+__all__ = ["PortableI3d", "load_pt2", "load_torchscript", "pt2", "torchscript"]
 
 
 class _Pad(nn.Module):
@@ -106,12 +107,12 @@ def torchscript(checkpoint: Checkpoint, options: ExportOptions, texts: Mapping[s
     return file.getvalue()
 
 
-def run_torchscript(data: bytes, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Run a TorchScript archive on one input."""
+def load_torchscript(data: bytes) -> Runner:
+    """Return what runs a TorchScript archive."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
         module = torch.jit.load(io.BytesIO(data), "cpu")  # type: ignore[no-untyped-call] # PyTorch
-    return _run(module, inputs)
+    return _runner(module)
 
 
 def pt2(checkpoint: Checkpoint, options: ExportOptions, texts: Mapping[str, str]) -> bytes:
@@ -139,15 +140,18 @@ def pt2(checkpoint: Checkpoint, options: ExportOptions, texts: Mapping[str, str]
     return file.getvalue()
 
 
-def run_pt2(data: bytes, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Run a torch.export archive on one input."""
-    return _run(torch.export.load(io.BytesIO(data)).module(), inputs)
+def load_pt2(data: bytes) -> Runner:
+    """Return what runs a torch.export archive."""
+    return _runner(torch.export.load(io.BytesIO(data)).module())
 
 
-def _run(module: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    (clip,) = inputs.values()
-    with torch.inference_mode():
-        return {OUTPUT: module(torch.from_numpy(clip)).numpy()}
+def _runner(module: Any) -> Runner:
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        (clip,) = inputs.values()
+        with torch.inference_mode():
+            return {OUTPUT: module(torch.from_numpy(clip)).numpy()}
+
+    return run
 
 
 def _unit(unit: nn.Module) -> nn.Module:

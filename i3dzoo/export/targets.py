@@ -116,9 +116,9 @@ def _torch(
     texts = describe(checkpoints, options)
     if target == "pt2":
         data = portable.pt2(checkpoint, options, texts)
-        return data, lambda inputs: portable.run_pt2(data, inputs), "torch.export"
+        return data, portable.load_pt2(data), "torch.export"
     data = portable.torchscript(checkpoint, options, texts)
-    return data, lambda inputs: portable.run_torchscript(data, inputs), "TorchScript"
+    return data, portable.load_torchscript(data), "TorchScript"
 
 
 def _tao(checkpoints: Sequence[Checkpoint], path: Path, force: bool) -> Export:

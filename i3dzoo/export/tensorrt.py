@@ -34,11 +34,8 @@ __all__ = [
 ]
 
 SIDECAR_VERSION: Final = 1
-_MODULES: Final = {
-    "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx",
-    "tensorrt_rtx_bindings": "tensorrt-rtx",
-}
+RTX: Final = "tensorrt-rtx"
+_MODULES: Final = {"tensorrt": "tensorrt", "tensorrt_rtx": RTX, "tensorrt_rtx_bindings": RTX}
 _FLAGS: Final = {"fp16": "FP16", "bf16": "BF16"}
 
 Shape = tuple[int, ...]
@@ -143,6 +140,7 @@ def export_engine(
     if not path.parent.is_dir():
         raise output_error(path, FileNotFoundError(2, "no such folder"))
     found = library()
+    _refuse(found, engine)
     from i3dzoo.export import onnx
     from i3dzoo.export.prove import prove
     from i3dzoo.export.runtime import OnnxEngine
@@ -245,8 +243,10 @@ def build_engine(
     _configure(found, config, options, say)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
+        remedy = "" if _gpu_or_none() else "; there is no GPU, and --refittable builds on one only"
         raise FormatError(
-            f"TensorRT {found.version} could not build the engine: {log.last or 'no reason given'}"
+            f"TensorRT {found.version} could not build the engine: {log.last}"
+            f"{remedy if options.refittable else ''}"
         )
     if options.timing_cache is not None and (cache := config.get_timing_cache()) is not None:
         with atomic_write(options.timing_cache) as file:
@@ -318,6 +318,22 @@ def _graph_options(options: ExportOptions, engine: EngineOptions, found: Library
             f"{found.name} {found.version} has no {engine.precision}; use fp16 or a later version"
         )
     return dataclasses.replace(options, precision=precision)
+
+
+def _refuse(found: Library, options: EngineOptions) -> None:
+    """Refuse, before the long work, what the library would ignore or fail at."""
+    if found.name != RTX:
+        return
+    if options.timing_cache is not None:
+        raise MetadataError(
+            f"{RTX} measures no kernels while it builds, so it keeps no timing cache; leave "
+            "--timing-cache out"
+        )
+    if options.compatible:
+        raise MetadataError(
+            f"engines of {RTX} fit every GPU that it knows, and no other version; leave "
+            "--compatible out"
+        )
 
 
 def _configure(

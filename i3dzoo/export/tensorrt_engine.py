@@ -14,7 +14,7 @@ from i3dzoo.export.cuda import gpu
 from i3dzoo.export.describe import read_description
 from i3dzoo.export.engine_runner import EngineRunner
 from i3dzoo.export.options import INPUT, OUTPUT
-from i3dzoo.export.tensorrt import SIDECAR_VERSION, Library, library, sidecar
+from i3dzoo.export.tensorrt import RTX, SIDECAR_VERSION, Library, library, sidecar
 from i3dzoo.metadata import Metadata
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class TensorRTEngine:
 
     def _check_gpu(self) -> None:
         here = gpu()
-        if self.document["library"] == "tensorrt-rtx":
+        if self.document["library"] == RTX:
             if here.capability.startswith(("9.", "10.")):
                 raise DeviceError(
                     f"{self.where}: tensorrt-rtx runs on compute capability 7.5, 8.x and 12.x, and "
