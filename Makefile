@@ -45,7 +45,7 @@ tests: .venv/.dev
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing i3dzoo and what its tests need into .venv (a few minutes, once)"
-	$(PIP) --editable '.[dev,plot,tensorflow,flow]'
+	$(PIP) --editable '.[dev,plot,tensorflow,flow,onnx,tensorrt]'
 	@touch $@ .venv/.demo
 
 clean:

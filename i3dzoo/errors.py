@@ -9,6 +9,7 @@ __all__ = [
     "ConverterError",
     "DatasetError",
     "DependencyError",
+    "DeviceError",
     "FetchError",
     "FormatError",
     "I3DZooError",
@@ -50,6 +51,7 @@ class I3DZooError(Exception):
     ├── PushError        (ConnectionError)    the Hub did not take what was pushed
     ├── VideoError       (ValueError)         a video that cannot be decoded
     ├── DatasetError     (ValueError)         a dataset that is incomplete or malformed
+    ├── DeviceError      (RuntimeError)       no GPU, or not the one that is needed
     └── DependencyError  (ImportError)        an optional package is not installed
     ```
     """
@@ -121,6 +123,10 @@ class VideoError(I3DZooError, ValueError):
 
 class DatasetError(I3DZooError, ValueError):
     """A dataset, its split lists or its index is incomplete or malformed."""
+
+
+class DeviceError(I3DZooError, RuntimeError):
+    """There is no GPU, it is not the one that is needed, or it failed."""
 
 
 class DependencyError(I3DZooError, ImportError):

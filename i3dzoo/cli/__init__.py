@@ -25,6 +25,8 @@ COMMANDS = {
     "push": "Push a checkpoint to the Hugging Face Hub, with card, labels and checksums.",
     "predict": "Name the action in videos.",
     "prepare": "Make HMDB51, UCF101 or generated clips ready for training.",
+    "export": "Write a network for another engine: ONNX, TensorRT, TAO, TorchScript, torch.export.",
+    "bench": "Measure this machine, engine by engine.",
 }
 
 
