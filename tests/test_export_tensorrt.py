@@ -19,9 +19,10 @@ from i3dzoo.errors import (
     ShapeError,
 )
 from i3dzoo.export import cuda, tensorrt
+from i3dzoo.export.engine_build import RTX, EngineOptions, build_engine, library
 from i3dzoo.export.onnx import build
 from i3dzoo.export.options import AXES, ExportOptions
-from i3dzoo.export.tensorrt import EngineOptions, build_engine, export_engine, library, sidecar
+from i3dzoo.export.tensorrt import export_engine, sidecar
 from i3dzoo.export.tensorrt_engine import TensorRTEngine
 
 from .exported import noisy
@@ -179,7 +180,7 @@ def test_what_this_library_has_not(
     rgb: Checkpoint, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     """An option that would do nothing, or fail, is refused."""
-    if library().name != tensorrt.RTX:
+    if library().name != RTX:
         pytest.skip("the full TensorRT has both")
     with pytest.raises(MetadataError, match=message):
         export_engine([rgb], tmp_path / "x.engine", ExportOptions(), EngineOptions(**options))

@@ -154,7 +154,8 @@ def _export(
         from i3dzoo.export.targets import export
 
         return export(checkpoints, target, output, chosen, **proof)
-    from i3dzoo.export.tensorrt import EngineOptions, export_engine
+    from i3dzoo.export.engine_build import EngineOptions
+    from i3dzoo.export.tensorrt import export_engine
 
     engine = EngineOptions(
         precision=options["precision"],
@@ -195,9 +196,9 @@ def _print(made: "Export", checkpoints: "list[Checkpoint]") -> None:
         say(tao.spec(made.path, metadata))
         say()
     following = {
-        "onnx": f"i3dzoo predict VIDEO --model {made.path}",
-        "tensorrt": f"i3dzoo predict VIDEO --model {made.path}",
         "tao": f"i3dzoo identify {made.path}",
+        "torchscript": f'torch.jit.load("{made.path}") in any program with PyTorch',
+        "pt2": f'torch.export.load("{made.path}").module() in any program with PyTorch',
     }
-    say(f"Next: {following.get(made.target, f'i3dzoo bench {made.path}')}")
+    say(f"Next: {following.get(made.target, f'i3dzoo predict VIDEO --model {made.path}')}")
     click.echo(made.path)

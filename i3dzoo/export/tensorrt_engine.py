@@ -12,9 +12,10 @@ from i3dzoo.arrays import Array
 from i3dzoo.errors import ChecksumError, DeviceError, MetadataError, MissingFileError, ShapeError
 from i3dzoo.export.cuda import gpu
 from i3dzoo.export.describe import read_description
+from i3dzoo.export.engine_build import RTX, Library, library
 from i3dzoo.export.engine_runner import EngineRunner
 from i3dzoo.export.options import INPUT, OUTPUT
-from i3dzoo.export.tensorrt import RTX, SIDECAR_VERSION, Library, library, sidecar
+from i3dzoo.export.tensorrt import SIDECAR_VERSION, sidecar
 from i3dzoo.metadata import Metadata
 
 if TYPE_CHECKING:
