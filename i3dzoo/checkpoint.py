@@ -74,7 +74,7 @@ def read_checkpoint(
     elif layout is not None:
         table = tables.table(layout)
     else:
-        table = convert.detect(str(path), container.tensors, map(tables.table, tables.names()))
+        table = convert.detect(str(path), container.tensors, tables.likely(container.format))
     conversion = convert.to_canonical(str(path), container.tensors, table, stream)
     described = _DESCRIPTION in container.metadata
     digest = None if described else Sha256(container.path)
