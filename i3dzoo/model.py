@@ -7,7 +7,8 @@ and order are those of `i3dzoo.architecture`.
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +21,11 @@ from i3dzoo.architecture import (
     FEATURES,
     HEAD,
     MIN_FRAMES,
+    POOLS,
     STEM,
     Unit,
     block_units,
+    same_padding,
 )
 from i3dzoo.errors import MetadataError, ShapeError, UnknownNameError
 
@@ -31,22 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InceptionI3d"]
 
-_POOLS: Final = {
-    "MaxPool3d_2a_3x3": ((1, 3, 3), (1, 2, 2)),
-    "MaxPool3d_3a_3x3": ((1, 3, 3), (1, 2, 2)),
-    "MaxPool3d_4a_3x3": ((3, 3, 3), (2, 2, 2)),
-    "MaxPool3d_5a_2x2": ((2, 2, 2), (2, 2, 2)),
-}
 _UNITS: Final = {unit.name: unit for unit in STEM}
-
-
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return TensorFlow's SAME padding of one axis: how much before it, how much after.
-
-    Source: tensorflow.org/api_docs/python/tf/nn, "Notes on padding"; the odd one goes after.
-    """
-    total = max(kernel - (stride if size % stride == 0 else size % stride), 0)
-    return total // 2, total - total // 2
 
 
 def max_pool_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
@@ -156,6 +144,37 @@ class InceptionI3d(nn.Module):
 
         return partial(preprocess, spec=self.metadata.input)
 
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> "InceptionI3d":
+        """Return a network in eval mode from a repository on the Hub or a folder, verified.
+
+        Args:
+            name: `USER/NAME`, or what `save_pretrained` made.
+            options: Those of the Hub's model mixin: `revision`, `token`, `cache_dir`,
+                `force_download`, `local_files_only`; and `verify`, as in `i3dzoo.load`.
+        """
+        from i3dzoo.hub.mixin import HubModel
+
+        return HubModel.load(name, **options)
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """Write into a folder what `push_to_hub` would push; options are the Hub's mixin's."""
+        from i3dzoo.hub.mixin import HubModel
+
+        HubModel(self).save_pretrained(folder, **options)
+
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Push to the Hub in one commit, and return the address of its page.
+
+        Args:
+            repository: `USER/NAME`.
+            options: Those of the Hub's model mixin: `private`, `commit_message`, `token`,
+                `branch`; further `tag`, and what `i3dzoo.hub.About` holds, such as `licence`.
+        """
+        from i3dzoo.hub.mixin import HubModel
+
+        return HubModel(self).push_to_hub(repository, **options)
+
     def forward(self, x: Tensor) -> Tensor:
         """Classify clips.
 
@@ -205,7 +224,7 @@ class InceptionI3d(nn.Module):
         for name in ENDPOINTS:
             if len(found) == len(wanted):
                 break
-            x = max_pool_same(x, *_POOLS[name]) if name in _POOLS else self.get_submodule(name)(x)
+            x = max_pool_same(x, *POOLS[name]) if name in POOLS else self.get_submodule(name)(x)
             if name in wanted:
                 found[name] = x
         return found
