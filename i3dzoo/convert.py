@@ -101,7 +101,7 @@ def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
         if hits > best_hits:
             best, best_hits = candidate, hits
         if hits == len(sources):
-            break
+            break  # the rest, which loading would take time, cannot fit better
     if best is None:
         sample = ", ".join(sorted(found)[:3]) or "nothing"
         raise MappingError(
