@@ -14,11 +14,13 @@ __all__ = [
     "FEATURES",
     "HEAD",
     "MIN_FRAMES",
+    "POOLS",
     "STEM",
     "UNITS",
     "Unit",
     "block_units",
     "canonical_shapes",
+    "same_padding",
 ]
 
 BN_EPSILON: Final = 1e-3
@@ -91,6 +93,15 @@ ENDPOINTS: Final = (
 """The named activations, in order."""
 
 
+POOLS: Final = {
+    "MaxPool3d_2a_3x3": ((1, 3, 3), (1, 2, 2)),
+    "MaxPool3d_3a_3x3": ((1, 3, 3), (1, 2, 2)),
+    "MaxPool3d_4a_3x3": ((3, 3, 3), (2, 2, 2)),
+    "MaxPool3d_5a_2x2": ((2, 2, 2), (2, 2, 2)),
+}
+"""Kernel and stride of each max pool, along T, H and W; all are padded SAME."""
+
+
 def block_units(block: str) -> tuple[Unit, ...]:
     """Return the six units of one Inception block."""
     cin, b0, b1a, b1b, b2a, b2b, b3 = BLOCKS[block]
@@ -106,6 +117,15 @@ def block_units(block: str) -> tuple[Unit, ...]:
 
 UNITS: Final = STEM + tuple(unit for block in BLOCKS for unit in block_units(block))
 """All 57 units, in the order of computation."""
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Return TensorFlow's SAME padding of one axis: how much before it, how much after.
+
+    Source: tensorflow.org/api_docs/python/tf/nn, "Notes on padding"; the odd one goes after.
+    """
+    total = max(kernel - (stride if size % stride == 0 else size % stride), 0)
+    return total // 2, total - total // 2
 
 
 def canonical_shapes(num_classes: int, in_channels: int = 3) -> dict[str, tuple[int, ...]]:

@@ -9,7 +9,7 @@ import numpy as np
 from i3dzoo import __version__, convert, formats, tables
 from i3dzoo._files import check_output
 from i3dzoo.arrays import Tensors
-from i3dzoo.checksums import sha256
+from i3dzoo.checksums import Sha256
 from i3dzoo.convert import Conversion
 from i3dzoo.errors import ChecksumError, FormatError, MetadataError
 from i3dzoo.fingerprint import best_match, published_file
@@ -74,13 +74,15 @@ def read_checkpoint(
     elif layout is not None:
         table = tables.table(layout)
     else:
-        table = convert.detect(str(path), container.tensors, map(tables.table, tables.names()))
+        table = convert.detect(str(path), container.tensors, tables.likely(container.format))
     conversion = convert.to_canonical(str(path), container.tensors, table, stream)
+    described = _DESCRIPTION in container.metadata
+    digest = None if described else Sha256(container.path)
     check_finite(str(path), conversion.tensors)
-    if _DESCRIPTION in container.metadata:
+    if digest is None:
         metadata = _described(container, conversion.tensors)
     else:
-        metadata = _recognised(container, conversion, altered)
+        metadata = _recognised(container, conversion, altered, digest)
     return Checkpoint(conversion.tensors, metadata, conversion, container.checked)
 
 
@@ -125,7 +127,9 @@ def check_finite(where: str, tensors: Tensors) -> None:
     """
     for name, array in tensors.items():
         # a sum in double precision is finite only if all of its terms are
-        if not np.isfinite(np.sum(array, dtype=np.float64)):
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = np.sum(array, dtype=np.float64)
+        if not np.isfinite(total):
             bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
             raise FormatError(
                 f"{where}: {name} holds {bad} values that are NaN or infinite; "
@@ -149,7 +153,9 @@ def _described(container: Container, tensors: Tensors) -> Metadata:
     return metadata
 
 
-def _recognised(container: Container, conversion: Conversion, altered: bool) -> Metadata:
+def _recognised(
+    container: Container, conversion: Conversion, altered: bool, digest: Sha256
+) -> Metadata:
     tensors = conversion.tensors
     found = best_match(tensors)
     if len(found.differing) == 1 and not found.trunk and not (container.checked or altered):
@@ -163,7 +169,7 @@ def _recognised(container: Container, conversion: Conversion, altered: bool) -> 
         num_classes=convert.num_classes(tensors),
         labels=None,
         input=default_input(stream),
-        source=Source(conversion.layout, sha256(container.path)),
+        source=Source(conversion.layout, digest.result()),
     )
     from i3dzoo import zoo
 

@@ -88,7 +88,7 @@ def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
     Args:
         where: The file, for messages.
         names: Names of tensors.
-        tables: The layouts to choose from.
+        tables: The layouts to choose from; those after one that fits whole are not looked at.
 
     Raises:
         MappingError: None fits; the message says what the nearest one lacks.
@@ -100,6 +100,8 @@ def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
         hits = max(len({p + s for s in sources} & found) for p in candidate.prefixes)
         if hits > best_hits:
             best, best_hits = candidate, hits
+        if hits == len(sources):
+            break  # the rest, which loading would take time, cannot fit better
     if best is None:
         sample = ", ".join(sorted(found)[:3]) or "nothing"
         raise MappingError(

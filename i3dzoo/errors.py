@@ -9,6 +9,7 @@ __all__ = [
     "ConverterError",
     "DatasetError",
     "DependencyError",
+    "DeviceError",
     "FetchError",
     "FormatError",
     "I3DZooError",
@@ -54,6 +55,7 @@ class I3DZooError(Exception):
     ├── RecipeError      (ValueError)         a recipe or a TAO spec has unknown or wrong keys
     ├── TrainingError    (RuntimeError)       training cannot go on
     ├── DatasetError     (ValueError)         a dataset that is incomplete or malformed
+    ├── DeviceError      (RuntimeError)       no GPU, or not the one that is needed
     └── DependencyError  (ImportError)        an optional package is not installed
     ```
     """
@@ -133,6 +135,10 @@ class TrainingError(I3DZooError, RuntimeError):
 
 class DatasetError(I3DZooError, ValueError):
     """A dataset, its split lists or its index is incomplete or malformed."""
+
+
+class DeviceError(I3DZooError, RuntimeError):
+    """There is no GPU, it is not the one that is needed, or it failed."""
 
 
 class DependencyError(I3DZooError, ImportError):

@@ -21,9 +21,11 @@ from i3dzoo.architecture import (
     FEATURES,
     HEAD,
     MIN_FRAMES,
+    POOLS,
     STEM,
     Unit,
     block_units,
+    same_padding,
 )
 from i3dzoo.errors import MetadataError, ShapeError, UnknownNameError
 
@@ -32,22 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InceptionI3d"]
 
-_POOLS: Final = {
-    "MaxPool3d_2a_3x3": ((1, 3, 3), (1, 2, 2)),
-    "MaxPool3d_3a_3x3": ((1, 3, 3), (1, 2, 2)),
-    "MaxPool3d_4a_3x3": ((3, 3, 3), (2, 2, 2)),
-    "MaxPool3d_5a_2x2": ((2, 2, 2), (2, 2, 2)),
-}
 _UNITS: Final = {unit.name: unit for unit in STEM}
-
-
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return TensorFlow's SAME padding of one axis: how much before it, how much after.
-
-    Source: tensorflow.org/api_docs/python/tf/nn, "Notes on padding"; the odd one goes after.
-    """
-    total = max(kernel - (stride if size % stride == 0 else size % stride), 0)
-    return total // 2, total - total // 2
 
 
 def max_pool_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
@@ -237,7 +224,7 @@ class InceptionI3d(nn.Module):
         for name in ENDPOINTS:
             if len(found) == len(wanted):
                 break
-            x = max_pool_same(x, *_POOLS[name]) if name in _POOLS else self.get_submodule(name)(x)
+            x = max_pool_same(x, *POOLS[name]) if name in POOLS else self.get_submodule(name)(x)
             if name in wanted:
                 found[name] = x
         return found

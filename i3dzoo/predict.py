@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from i3dzoo.architecture import MIN_FRAMES
+from i3dzoo.engines import Engine
 from i3dzoo.errors import FormatError, I3DZooError, MetadataError, VideoError
 from i3dzoo.metadata import Input
 from i3dzoo.model import InceptionI3d
@@ -158,7 +159,7 @@ class Failure:
 
 
 def predict_video(
-    model: InceptionI3d,
+    model: Engine,
     path: str | Path,
     *,
     clips: int | Literal["whole"] = 1,
@@ -171,7 +172,8 @@ def predict_video(
     """Name the action in a video.
 
     Args:
-        model: From `i3dzoo.load`; it is used as it is, so in eval mode and on its device.
+        model: From `i3dzoo.load`, used as it is, so in eval mode and on its device; or any other
+            engine from `i3dzoo.engines.load_engine`.
         path: A video file, a folder of frames or a .npy array; see `i3dzoo.video.probe`.
         clips: How many clips are spread over the video, 1 being its centre; `whole` makes all its
             frames one clip, as the authors test. Ignored with `timeline`.
@@ -186,10 +188,15 @@ def predict_video(
         MissingFileError: There is nothing at this path.
         VideoError: The video cannot be decoded, or is not of the stream that the model takes.
         ShapeError: Its frames are smaller than the crop.
-        MetadataError: The model has no metadata or no head.
+        MetadataError: The model has no metadata or no head, or gives no steps for a timeline.
         FormatError: The logits are not finite, so the weights are broken.
     """
     spec, labels = _describe(model, spec)
+    if timeline and not getattr(model, "has_steps", True):
+        raise MetadataError(
+            "the exported model gives one answer a clip, and a timeline is made of steps; export "
+            "it with --steps"
+        )
     if top_k < 1:
         raise VideoError(f"top_k is {top_k}; expected 1 or more")
     info = probe(path, spec.channels)
@@ -222,7 +229,7 @@ def predict_video(
 
 
 def predict_videos(
-    model: InceptionI3d,
+    model: Engine,
     paths: Iterable[str | Path],
     *,
     clips: int | Literal["whole"] = 1,
@@ -271,7 +278,7 @@ def softmax(logits: Floats) -> Floats:
     return probabilities
 
 
-def _describe(model: InceptionI3d, spec: Input | None) -> tuple[Input, tuple[str, ...]]:
+def _describe(model: Engine, spec: Input | None) -> tuple[Input, tuple[str, ...]]:
     if model.num_classes == 0:
         raise MetadataError("the model has no head, so it names no action; convert with one")
     if spec is None:
@@ -328,11 +335,14 @@ def _steps(frames: int) -> int:
     return -(-frames // FRAMES_A_STEP) - 1
 
 
-def _run(model: InceptionI3d, pixels: torch.Tensor) -> Floats:
+def _run(model: Engine, pixels: torch.Tensor) -> Floats:
     """Return the logits of a clip, float64 [steps, classes]."""
-    weight = next(model.parameters())
+    clips = pixels[None]
+    if isinstance(model, InceptionI3d):
+        weight = next(model.parameters())
+        clips = clips.to(weight.device, weight.dtype)
     with torch.inference_mode():
-        logits = model.step_logits(pixels[None].to(weight.device, weight.dtype))[0]
+        logits = model.step_logits(clips)[0]
     return logits.double().cpu().numpy()
 
 

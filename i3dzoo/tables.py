@@ -8,7 +8,7 @@ import functools
 import itertools
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from i3dzoo.errors import ConverterError, UnknownNameError
 from i3dzoo.formats import FORMATS
 from i3dzoo.metadata import Stream
 
-__all__ = ["LAYOUTS", "Ignore", "Rule", "Table", "load_table", "names", "table"]
+__all__ = ["LAYOUTS", "Ignore", "Rule", "Table", "likely", "load_table", "names", "table"]
 
 LAYOUTS: Final = {"OIDHW": 5, "DHWIO": 5, "C": 1, "1111C": 5}
 """Axis orders and their number of axes."""
@@ -86,6 +86,16 @@ def names() -> tuple[str, ...]:
     """Return the layouts that have a table, in alphabetical order."""
     files = (entry.name for entry in data("converters").iterdir())
     return tuple(sorted(file.removesuffix(".toml") for file in files if file.endswith(".toml")))
+
+
+def likely(format_name: str) -> Iterator[Table]:
+    """Yield every layout's table, those of a container first, each loaded when it is reached."""
+
+    def other(name: str) -> bool:
+        text = (data("converters") / f"{name}.toml").read_text("utf-8")
+        return f'\nformat = "{format_name}"\n' not in text
+
+    yield from map(table, sorted(names(), key=other))
 
 
 @functools.cache

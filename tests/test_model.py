@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from i3dzoo.architecture import ENDPOINTS, canonical_shapes
+from i3dzoo.architecture import ENDPOINTS, canonical_shapes, same_padding
 from i3dzoo.errors import MetadataError, ShapeError, UnknownNameError
-from i3dzoo.model import InceptionI3d, max_pool_same, same_padding
+from i3dzoo.model import InceptionI3d, max_pool_same
 
 
 @pytest.fixture(scope="module")

@@ -240,13 +240,6 @@ class TestRepeats:
         assert not torch.equal(truth[0][0].clips, truth[1][0].clips)
         assert [b.videos.tolist() for b in truth[0]] != [b.videos.tolist() for b in truth[1]]
 
-    def test_another_seed(self, index: Index) -> None:
-        """Another seed draws other windows."""
-        views = [VideoDataset(index, SPEC, sampling=TRAIN, seed=seed)[0].views for seed in (0, 1)]
-        assert views[0] is not None
-        assert views[1] is not None
-        assert not torch.equal(views[0], views[1])
-
     def test_processes_share_the_videos(self, index: Index) -> None:
         """Evaluating, three processes see each video once; training, equally many."""
         data = VideoDataset(index, SPEC)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 
 from i3dzoo.errors import DatasetError, DependencyError, MissingFileError, OutputError
 from i3dzoo.metadata import Input
+from i3dzoo.progress import Quiet
 from i3dzoo.video import VideoDataset, index, probe, read, read_index
 from i3dzoo.video import prepare as prepare_module
-from i3dzoo.video.archives import extract
+from i3dzoo.video.archives import extract, find_clips
 from i3dzoo.video.extract import Settings
 from i3dzoo.video.generate import CLIPS_FOLDER, LISTS_FOLDER, generate
 from i3dzoo.video.index import scan_folders
@@ -22,7 +24,7 @@ from i3dzoo.video.prepare import Prepared, prepare
 from .test_cli import run
 from .video_data import SHAPE, small_lists, small_prepared, write_rar
 
-EXTRACTOR = any(shutil.which(name) for name in ("bsdtar", "unrar", "7z", "7zz"))
+EXTRACTOR = any(shutil.which(name) for name in ("bsdtar", "unrar"))  # 7z may lack RAR
 SMALL = Settings("tao", None, 32, "farneback")
 
 
@@ -177,6 +179,24 @@ class TestArchives:
         with pytest.raises(DatasetError, match=r"a\.rar: cannot be extracted; "):
             extract(tmp_path / "a.rar", tmp_path / "out")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a.rar"]
+
+    @pytest.mark.skipif(not shutil.which("bsdtar"), reason="bsdtar is not installed")
+    def test_links_in_archives_are_ignored(self, tmp_path: Path, source: Path) -> None:
+        """A link that an archive brings is no clip: it could lead to any file of the user's."""
+        mine = source / CLIPS_FOLDER / "wave" / "wave_clip_0.avi"
+        (tmp_path / "in").mkdir()
+        with tarfile.open(tmp_path / "in" / "wave.rar", "w") as archive:  # told by its contents
+            link = tarfile.TarInfo("wave/wave_clip_0.avi")
+            link.type, link.linkname = tarfile.SYMTYPE, str(mine)
+            archive.addfile(link)
+            archive.add(mine, "wave/wave_clip_1.avi")
+        found = find_clips(
+            tmp_path / "in",
+            ["wave_clip_0.avi", "wave_clip_1.avi"],
+            tmp_path / "staging",
+            Quiet(),
+        )
+        assert list(found) == ["wave_clip_1.avi"]
 
     def test_no_extractor(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without a program that extracts, the message says how to get one."""

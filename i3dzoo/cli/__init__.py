@@ -28,6 +28,8 @@ COMMANDS = {
     "evaluate": "Measure a checkpoint on a test split, by the published protocols.",
     "report": "Make the report of a training run: one HTML file.",
     "prepare": "Make HMDB51, UCF101 or generated clips ready for training.",
+    "export": "Write a network for another engine: ONNX, TensorRT, TAO, TorchScript, torch.export.",
+    "bench": "Measure this machine, engine by engine.",
 }
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from i3dzoo.model import InceptionI3d
+    from i3dzoo.engines import Engine
     from i3dzoo.predict import Failure, Prediction, Timeline
 
 _BAR = 24  # characters of a full bar
@@ -42,7 +42,9 @@ def _number_or(word: str, number: type[int] | type[float]) -> Any:
 @click.command()
 @click.argument("videos", metavar="VIDEO...", nargs=-1, required=True)
 @click.option(
-    "--model", required=True, help="A zoo name, a checkpoint of any layout, or USER/NAME."
+    "--model",
+    required=True,
+    help="A zoo name, a checkpoint of any layout, an exported file, or USER/NAME.",
 )
 @click.option("--verify", is_flag=True, help="Hash a Hub repository's files again before use.")
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True)
@@ -67,6 +69,13 @@ def _number_or(word: str, number: type[int] | type[float]) -> Any:
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "torch", "onnxruntime", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="What runs it; auto takes what the file is for.",
+)
 @click.option("--force", is_flag=True, help="Replace the plot if it exists.")
 @json_option
 def command(
@@ -83,6 +92,7 @@ def command(
       i3dzoo predict clip.mp4 --model rgb_scratch
       i3dzoo predict clip.avi --model mine.safetensors --clips 5 --top-k 3
       i3dzoo predict clip.gif --model rgb_scratch --plot timeline.png
+      i3dzoo predict clip.mp4 --model i3d.onnx
       i3dzoo predict *.mp4 --model rgb_scratch --json > actions.json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     timeline = options["timeline"] or plot is not None
@@ -90,7 +100,7 @@ def command(
         raise click.UsageError("a timeline runs over the whole video; leave --clips out")
     if plot is not None:
         _check_plot(plot, videos, options["force"])
-    network = _load(model, device, options["verify"])
+    network = _load(model, device, options["engine"], options["verify"])
     results = _predict(network, videos, options, timeline)
     failed = sum(not hasattr(result, "top") for result in results)
     picture = None
@@ -120,24 +130,25 @@ def _check_plot(plot: Path, videos: tuple[str, ...], force: bool) -> None:
     check_plot(plot, force)
 
 
-def _load(name: str, device: str, verify: bool = False) -> "InceptionI3d":
+def _load(name: str, device: str, engine: str, verify: bool) -> "Engine":
     import torch
 
     from i3dzoo import loading, zoo
     from i3dzoo.cli._progress import watch
+    from i3dzoo.engines import load_engine
 
     if device == "cuda" and not torch.cuda.is_available():
         raise click.UsageError("there is no CUDA device that PyTorch can use; try --device cpu")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     if name in zoo.names():
         with watch() as progress:
             zoo.pull(name, progress=progress)
-    return loading.load(name, verify=verify).to(device)
+    if verify:
+        loading.find(name, verify=True)
+    return load_engine(name, engine, device)  # type: ignore[arg-type] # click checked the choices
 
 
 def _predict(
-    network: "InceptionI3d", videos: tuple[str, ...], options: dict[str, Any], timeline: bool
+    network: "Engine", videos: tuple[str, ...], options: dict[str, Any], timeline: bool
 ) -> "list[Prediction | Failure]":
     """Predict all videos, and print each as it is done unless one JSON document is wanted."""
     from i3dzoo.predict import Failure, predict_videos
@@ -244,7 +255,7 @@ def _print_rows(console: "Console", title: str, rows: list[tuple[str, str, float
 
 def _document(
     name: str,
-    network: "InceptionI3d",
+    network: "Engine",
     results: "Sequence[Prediction | Failure]",
     top_k: int,
     picture: Path | None,

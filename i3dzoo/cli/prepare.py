@@ -41,55 +41,57 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str) -> float | Non
     return rate
 
 
+_path = click.Path(path_type=Path)
+_OPTIONS = [
+    click.argument("source", metavar="SRC", type=_path),
+    click.argument("out", metavar="OUT", type=_path),
+    click.option("--splits", type=_path, help="Folder or archive of the official lists."),
+    click.option(
+        "--layout",
+        type=click.Choice(["videos", "frames", "tao"]),
+        default="videos",
+        show_default=True,
+        help="Video files; folders of JPEGs; or NVIDIA TAO's folders.",
+    ),
+    click.option(
+        "--fps",
+        metavar="FPS|native",
+        default="native",
+        show_default=True,
+        callback=_rate,
+        help="Rate of extracted frames and of flow.",
+    ),
+    click.option(
+        "--short-side",
+        type=click.IntRange(min=0, max=8192),
+        default=256,
+        show_default=True,
+        help="Of extracted frames and of flow, in pixels; 0 keeps their own size.",
+    ),
+    click.option(
+        "--flow",
+        type=click.Choice(["tvl1", "farneback", "torch"]),
+        help="Compute optical flow: as the paper; fast; TV-L1 on a GPU.",
+    ),
+    click.option(
+        "--flow-store",
+        type=click.Choice(["jpg", "npy"]),
+        default="jpg",
+        show_default=True,
+        help="Images in u/ and v/, or one lossless array a clip.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="Of --flow torch."),
+    click.option(
+        "--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a processor]"
+    ),
+    click.option("--allow-missing", is_flag=True, help="Succeed though clips are missing."),
+    json_option,
+]
+
+
 def _options(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command what preparing HMDB51 and UCF101 have in common."""
-    path = click.Path(path_type=Path)
-    options = [
-        click.argument("source", metavar="SRC", type=path),
-        click.argument("out", metavar="OUT", type=path),
-        click.option("--splits", type=path, help="Folder or archive of the official lists."),
-        click.option(
-            "--layout",
-            type=click.Choice(["videos", "frames", "tao"]),
-            default="videos",
-            show_default=True,
-            help="Video files; folders of JPEGs; or NVIDIA TAO's folders.",
-        ),
-        click.option(
-            "--fps",
-            metavar="FPS|native",
-            default="native",
-            show_default=True,
-            callback=_rate,
-            help="Rate of extracted frames and of flow.",
-        ),
-        click.option(
-            "--short-side",
-            type=click.IntRange(min=0, max=8192),
-            default=256,
-            show_default=True,
-            help="Of extracted frames and of flow, in pixels; 0 keeps their own size.",
-        ),
-        click.option(
-            "--flow",
-            type=click.Choice(["tvl1", "farneback", "torch"]),
-            help="Compute optical flow: as the paper; fast; TV-L1 on a GPU.",
-        ),
-        click.option(
-            "--flow-store",
-            type=click.Choice(["jpg", "npy"]),
-            default="jpg",
-            show_default=True,
-            help="Images in u/ and v/, or one lossless array a clip.",
-        ),
-        click.option("--device", default="auto", show_default=True, help="Of --flow torch."),
-        click.option(
-            "--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a processor]"
-        ),
-        click.option("--allow-missing", is_flag=True, help="Succeed though clips are missing."),
-        json_option,
-    ]
-    for option in reversed(options):
+    for option in reversed(_OPTIONS):
         function = option(function)
     return function
 

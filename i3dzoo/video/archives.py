@@ -106,7 +106,7 @@ def find_clips(
     archives: list[Path] = []
     _look(source, wanted, found, archives)
     if staging.is_dir():
-        _look(staging, wanted, found, [])
+        _look(staging, wanted, found, [], links=False)
     while archives and len(found) < len(wanted):
         archive = archives.pop(0)
         if any(word in archive.stem.lower() for word in _LISTS.values()):
@@ -115,7 +115,7 @@ def find_clips(
         if not folder.exists():
             progress.say(f"extracting {archive.name}")
         extract(archive, folder)
-        _look(folder, wanted, found, archives)
+        _look(folder, wanted, found, archives, links=False)
     return found
 
 
@@ -152,9 +152,13 @@ def find_splits(
 
 
 def _look(
-    source: Path, wanted: dict[str, str], found: dict[str, Path], archives: list[Path]
+    source: Path,
+    wanted: dict[str, str],
+    found: dict[str, Path],
+    archives: list[Path],
+    links: bool = True,
 ) -> None:
-    for path in _files(source):
+    for path in _files(source, links):
         suffix = path.suffix.lower()
         if suffix in _ARCHIVES:
             archives.append(path)
@@ -169,8 +173,11 @@ def _folder_with(source: Path, mark: str) -> Path | None:
     return None
 
 
-def _files(source: Path) -> Iterator[Path]:
-    """Yield regular files in order of their names; hidden ones and what links lead to are not."""
+def _files(source: Path, links: bool = True) -> Iterator[Path]:
+    """Yield files in order of their names, hidden ones left out; linked folders are not entered.
+
+    Links to files are followed in a folder of the user's, not in what an archive has made.
+    """
     if source.is_file():
         yield source
         return
@@ -178,5 +185,5 @@ def _files(source: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
-            if not name.startswith(".") and path.is_file():
+            if not name.startswith(".") and path.is_file() and (links or not path.is_symlink()):
                 yield path

@@ -92,15 +92,28 @@ def prepare(
     source, out = Path(source), Path(out)
     settings, progress = settings or Settings(), progress or Quiet()
     if settings.flow is not None:
-        list(flows([], settings.flow))
-        if settings.flow != "torch":
-            load_cv2()  # now, not after an hour of decoding
+        list(flows([], settings.flow))  # what it needs is missed now, not after extracting
     lists = find_splits(source, dataset, None if splits is None else Path(splits), out / _STAGING)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(out, error) from error
     done, flow = _resume(out, dataset, settings)
+    work, missing = _plan(source, out, lists, settings, done, progress)
+    made = _work(out, work, done, jobs, progress)
+    index = _index(out, lists, settings, done, flow)
+    return _finish(index, lists, made, missing)
+
+
+def _plan(
+    source: Path,
+    out: Path,
+    lists: SplitLists,
+    settings: Settings,
+    done: dict[str, Entry],
+    progress: Progress,
+) -> tuple[list[Job], tuple[ListedClip, ...]]:
+    """Return what is to be done, and the clips whose files are not there."""
     open_clips = [clip for clip in lists.clips if not _is_done(out, done.get(clip.file), settings)]
     # What is here already needs no source: only its flow is wanting.
     found = {c.file: out / done[c.file].file for c in open_clips if _has_video(out, c, done)}
@@ -116,10 +129,7 @@ def prepare(
         for clip in open_clips
         if clip.file in found
     ]
-    made = _work(out, work, done, jobs, progress)
-    missing = tuple(clip for clip in open_clips if clip.file not in found)
-    index = _index(out, lists, settings, done, flow)
-    return _finish(index, lists, made, missing)
+    return work, tuple(clip for clip in open_clips if clip.file not in found)
 
 
 def _index(

@@ -1,0 +1,204 @@
+"""`i3dzoo export`."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from i3dzoo.cli._console import json_option, print_json, say
+
+if TYPE_CHECKING:
+    from i3dzoo.checkpoint import Checkpoint
+    from i3dzoo.export.options import ExportOptions, Precision
+    from i3dzoo.export.targets import Export
+
+_AXES = ("frames", "height", "width")  # of i3dzoo.export.options, which the help must not import
+
+
+def _axes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    if not value:
+        return ()
+    if value == "all":
+        return _AXES
+    axes = tuple(value.split(","))
+    if not set(axes) <= set(_AXES):
+        raise click.BadParameter(f"expected all, or some of {','.join(_AXES)}", ctx, param)
+    return axes
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    width, _, height = value.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise click.BadParameter("expected WIDTHxHEIGHT, such as 320x240", ctx, param)
+    return int(height), int(width)
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Choice(["onnx", "tensorrt", "tao", "torchscript", "pt2"]),
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
+@click.option("--flow", metavar="MODEL", help="Fuse MODEL with this one: logits are added. ONNX.")
+@click.option("--frames", type=click.IntRange(min=9), help="Frames of a clip.  [default: MODEL's]")
+@click.option("--crop", type=click.IntRange(min=16), help="Edge of a clip.  [default: MODEL's]")
+@click.option(
+    "--dynamic",
+    metavar="AXES",
+    callback=_axes,
+    help="Leave open: frames, height, width, or all; the batch always is.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "fp16", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of weights and computation; tf32 is TensorRT's. Inputs and outputs stay float32.",
+)
+@click.option("--opset", type=int, help="Of ONNX.  [default: 13; 22 with bf16]")
+@click.option("--keep-bn", is_flag=True, help="Keep BatchNorm as nodes instead of folding it.")
+@click.option("--features", is_flag=True, help="Give the pooled features as an output, too.")
+@click.option("--steps", is_flag=True, help="Give the logits of each step, too, for timelines.")
+@click.option(
+    "--pixels",
+    metavar="WxH",
+    callback=_size,
+    help="Take uint8 frames of this size; resizing and scaling become part of the graph.",
+)
+@click.option("--clip", type=click.Path(path_type=Path), help="A video to prove it on.")
+@click.option("--seed", default=0, show_default=True, help="Of the noise to prove it on.")
+@click.option("--atol", type=float, help="Largest difference from PyTorch that passes, in logits.")
+@click.option(
+    "--shapes",
+    metavar="MIN,OPT,MAX",
+    help="TensorRT: batches such as 1,4,8, or clips such as 1x64x224x224,… (BxTxHxW).",
+)
+@click.option("--workspace", type=float, help="TensorRT: the most memory to build in, in GiB.")
+@click.option(
+    "--timing-cache", type=click.Path(path_type=Path), help="TensorRT: kept between builds."
+)
+@click.option("--compatible", is_flag=True, help="TensorRT: for other versions and GPUs as well.")
+@click.option("--refittable", is_flag=True, help="TensorRT: weights can be replaced later.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@json_option
+def command(model: str, target: str, output: Path, flow: str | None, **options: Any) -> None:
+    """Write MODEL (a zoo name or a file) for another engine.
+
+    The file takes its name only after its output was compared with PyTorch's, at two batch sizes
+    and, where axes are dynamic, at two sizes.
+
+    \b
+    Examples:
+      i3dzoo export rgb_scratch --to onnx -o i3d.onnx
+      i3dzoo export mine.safetensors --to onnx -o any.onnx --dynamic all --clip clip.mp4
+      i3dzoo export rgb.safetensors --flow flow.safetensors --to onnx -o joint.onnx
+      i3dzoo export rgb_scratch --to tensorrt -o i3d.engine --precision fp16 --shapes 1,8,8
+      i3dzoo export mine.safetensors --to tao -o mine.pt
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from i3dzoo.export.options import ExportOptions
+
+    checkpoints = [_read(each, options) for each in (model, flow) if each]
+    precision: Precision = "fp32" if options["precision"] == "tf32" else options["precision"]
+    if options["precision"] == "tf32" and target != "tensorrt":
+        raise click.UsageError("tf32 is how TensorRT computes; export to tensorrt for it")
+    chosen = ExportOptions(
+        dynamic=options["dynamic"],
+        keep_bn=options["keep_bn"],
+        opset=options["opset"] or (22 if precision == "bf16" else 13),
+        precision=precision,
+        features=options["features"],
+        steps=options["steps"],
+        pixels=options["pixels"],
+    )
+    made = _export(checkpoints, target, output, chosen, options)
+    if options["as_json"]:
+        print_json(_document(made))
+        return
+    _print(made, checkpoints)
+
+
+def _read(name: str, options: dict[str, Any]) -> "Checkpoint":
+    """Read a checkpoint, with the size of clip that was asked for."""
+    from i3dzoo.checkpoint import read_checkpoint
+    from i3dzoo.loading import find
+
+    checkpoint = read_checkpoint(find(name))
+    spec = checkpoint.metadata.input
+    frames, crop = options["frames"] or spec.frames, options["crop"] or spec.crop
+    # the field of view stays what it was
+    resize = spec.resize and max(round(spec.resize * crop / spec.crop), crop)
+    spec = dataclasses.replace(spec, frames=frames, crop=crop, resize=resize)
+    metadata = dataclasses.replace(checkpoint.metadata, input=spec)
+    return dataclasses.replace(checkpoint, metadata=metadata)
+
+
+def _export(
+    checkpoints: "list[Checkpoint]",
+    target: str,
+    output: Path,
+    chosen: "ExportOptions",
+    options: dict[str, Any],
+) -> "Export":
+    proof = {key: options[key] for key in ("clip", "seed", "atol", "force")}
+    if target != "tensorrt":
+        unused = ("shapes", "workspace", "timing_cache", "compatible", "refittable")
+        for key in unused:
+            if options[key]:
+                raise click.UsageError(f"--{key.replace('_', '-')} is for --to tensorrt")
+        from i3dzoo.export.targets import export
+
+        return export(checkpoints, target, output, chosen, **proof)
+    from i3dzoo.export.engine_build import EngineOptions
+    from i3dzoo.export.tensorrt import export_engine
+
+    engine = EngineOptions(
+        precision=options["precision"],
+        shapes=options["shapes"],
+        workspace=options["workspace"],
+        timing_cache=options["timing_cache"],
+        compatible=options["compatible"],
+        refittable=options["refittable"],
+    )
+    return export_engine(checkpoints, output, chosen, engine, say=say, **proof)
+
+
+def _document(made: "Export") -> dict[str, Any]:
+    return {
+        "path": str(made.path),
+        "target": made.target,
+        "bytes": made.path.stat().st_size,
+        "nodes": made.nodes,
+        "proof": made.proof.to_dict() if made.proof else None,
+        "remarks": list(made.remarks),
+    }
+
+
+def _print(made: "Export", checkpoints: "list[Checkpoint]") -> None:
+    if made.proof is not None:
+        say(f"{made.proof.runner} against PyTorch, {made.proof.clip}:")
+        for case in made.proof.cases:
+            say(f"  {case}")
+    for remark in made.remarks:
+        say(remark)
+    size = f"{made.path.stat().st_size / 1e6:.1f} MB"
+    say(f"{made.path}: {size}" + (f", {made.nodes} nodes" if made.nodes else ""))
+    if made.target == "tao":
+        from i3dzoo.export import tao
+
+        metadata = checkpoints[0].metadata
+        say("\nFor a TAO spec (the same names as in TAO 5; TAO 4 calls them model_config, …):\n")
+        say(tao.spec(made.path, metadata))
+        say()
+    following = {
+        "tao": f"i3dzoo identify {made.path}",
+        "torchscript": f'torch.jit.load("{made.path}") in any program with PyTorch',
+        "pt2": f'torch.export.load("{made.path}").module() in any program with PyTorch',
+    }
+    say(f"Next: {following.get(made.target, f'i3dzoo predict VIDEO --model {made.path}')}")
+    click.echo(made.path)

@@ -1,0 +1,99 @@
+"""What runs a network: PyTorch, onnxruntime or TensorRT, behind one protocol."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from i3dzoo.errors import DeviceError, MetadataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from i3dzoo.metadata import Metadata
+
+__all__ = ["Engine", "EngineName", "load_engine"]
+
+EngineName = Literal["auto", "torch", "onnxruntime", "tensorrt"]
+
+_SUFFIXES: dict[str, Literal["onnxruntime", "tensorrt"]] = {
+    ".onnx": "onnxruntime",
+    ".engine": "tensorrt",
+    ".plan": "tensorrt",
+    ".trt": "tensorrt",
+}
+
+
+class Engine(Protocol):
+    """A network that is ready to run, whatever runs it; `InceptionI3d` is one.
+
+    An engine whose `has_steps` is false gives the logits of a clip as one step; it makes no
+    timelines.
+    """
+
+    metadata: "Metadata | None"
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the head, 0 where there is none."""
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Names of the classes in the order of the logits, where they are known."""
+
+    def step_logits(self, x: "torch.Tensor") -> "torch.Tensor":
+        """Return logits [B, steps, classes] of float clips [B, C, T, H, W]."""
+
+
+def load_engine(
+    model: str | Path,
+    engine: EngineName = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    offline: bool = False,
+) -> Engine:
+    """Return a network in what runs it.
+
+    Args:
+        model: A zoo name, a checkpoint of any layout, an .onnx file or a TensorRT engine.
+        engine: `auto` takes what the file is for, and PyTorch for checkpoints. `onnxruntime` runs
+            checkpoints as well, by exporting them in memory.
+        device: Where PyTorch runs it; the others decide for themselves.
+        offline: Do not touch the network.
+
+    Raises:
+        I3DZooError: The model is unknown or unsound, or the engine cannot run it here.
+    """
+    from i3dzoo.loading import find
+
+    path = find(model, offline)
+    made_for = _SUFFIXES.get(path.suffix.lower())
+    chosen = (made_for or "torch") if engine == "auto" else engine
+    if made_for is not None and chosen != made_for:
+        raise MetadataError(f"{path}: is for {made_for}, and {chosen} was asked for")
+    if chosen == "torch":
+        return _torch(path, device)
+    if chosen == "tensorrt":
+        if made_for is None:
+            raise MetadataError(
+                f"{path}: is no TensorRT engine; make one with i3dzoo export {model} --to tensorrt "
+                "-o FILE.engine"
+            )
+        from i3dzoo.export.tensorrt_engine import TensorRTEngine
+
+        return TensorRTEngine(path)
+    from i3dzoo.export.runtime import OnnxEngine
+
+    if made_for is not None:
+        return OnnxEngine(path)
+    from i3dzoo.checkpoint import read_checkpoint
+
+    return OnnxEngine.from_checkpoint(read_checkpoint(path))
+
+
+def _torch(path: Path, device: Literal["auto", "cpu", "cuda"]) -> Engine:
+    import torch
+
+    from i3dzoo.loading import load
+
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise DeviceError("there is no CUDA device that PyTorch can use; try --device cpu")
+    return load(path).to("cuda" if there and device != "cpu" else "cpu")

@@ -1,0 +1,246 @@
+"""TensorRT's builder: one path for the packages `tensorrt` and `tensorrt-rtx`.
+
+Both have the same interface but for what each has not; a network is strongly typed where the
+library can (9 and later), and precision a flag of the builder where it cannot.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from i3dzoo._files import atomic_write
+from i3dzoo.errors import DependencyError, DeviceError, FormatError, MetadataError
+from i3dzoo.export.cuda import gpu
+
+__all__ = [
+    "FLAGS",
+    "RTX",
+    "EngineOptions",
+    "Library",
+    "Profile",
+    "Shape",
+    "build_engine",
+    "gpu_or_none",
+    "library",
+    "refuse",
+]
+
+RTX: Final = "tensorrt-rtx"
+_MODULES: Final = {"tensorrt": "tensorrt", "tensorrt_rtx": RTX, "tensorrt_rtx_bindings": RTX}
+FLAGS: Final = {"fp16": "FP16", "bf16": "BF16"}
+
+Shape = tuple[int, ...]
+Profile = dict[str, tuple[Shape, Shape, Shape]]
+"""Smallest, best and largest shape of each input, by name."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """TensorRT as it is installed.
+
+    Attributes:
+        name: The package.
+        version: Of the package.
+        module: What it imports as.
+    """
+
+    name: str
+    version: str
+    module: Any
+
+    @property
+    def typed(self) -> bool:
+        """Whether precision is the types in the graph (9 and later) and no flag of the builder."""
+        return hasattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine is built.
+
+    Attributes:
+        precision: tf32 is float32 whose convolutions round their factors to 10 bits.
+        shapes: `MIN,OPT,MAX`, each a batch or BxTxHxW; None is 1,1,8.
+        workspace: The most memory for building, in GiB; None leaves it to TensorRT.
+        timing_cache: A file of measured kernels, read if it is there, and written.
+        compatible: For later versions and for GPUs from Ampere on, at some cost in speed.
+        refittable: Weights can be replaced without building again.
+    """
+
+    precision: Literal["fp32", "tf32", "fp16", "bf16"] = "fp32"
+    shapes: str | None = None
+    workspace: float | None = None
+    timing_cache: Path | None = None
+    compatible: bool = False
+    refittable: bool = False
+
+
+def library() -> Library:
+    """Return the TensorRT that is installed; `tensorrt` comes before `tensorrt-rtx`.
+
+    Raises:
+        DependencyError: Neither is.
+    """
+    for name, package in _MODULES.items():
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        return Library(package, module.__version__, module)
+    raise DependencyError(
+        "engines need TensorRT: pip install 'i3dzoo[tensorrt]', or the tensorrt package that fits "
+        "your GPU"
+    )
+
+
+def build_engine(
+    found: Library,
+    model: bytes,
+    options: EngineOptions,
+    profile: Profile,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[bytes, dict[str, Any]]:
+    """Build an engine from an ONNX model.
+
+    Args:
+        found: The library.
+        model: The ONNX model.
+        options: How to build.
+        profile: Shapes of the inputs.
+        say: Told of the builder's progress.
+
+    Returns:
+        The engine, and its inputs and outputs with their shapes and types.
+
+    Raises:
+        FormatError: TensorRT refuses the graph, or finds no way to compute it.
+    """
+    trt = found.module
+    log = _logger(trt)
+    builder = trt.Builder(log)
+    flags = 0
+    for flag in ("EXPLICIT_BATCH", "STRONGLY_TYPED"):
+        if hasattr(trt.NetworkDefinitionCreationFlag, flag):
+            flags |= 1 << int(getattr(trt.NetworkDefinitionCreationFlag, flag))
+    network = builder.create_network(flags)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(model):
+        reasons = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
+        raise FormatError(f"TensorRT {found.version} cannot read the ONNX model: {reasons}")
+    config = builder.create_builder_config()
+    shapes = builder.create_optimization_profile()
+    for name, (least, best, most) in profile.items():
+        shapes.set_shape(name, least, best, most)
+    config.add_optimization_profile(shapes)
+    _configure(found, config, options, say)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        remedy = "" if gpu_or_none() else "; there is no GPU, and --refittable builds on one only"
+        raise FormatError(
+            f"TensorRT {found.version} could not build the engine: {log.last}"
+            f"{remedy if options.refittable else ''}"
+        )
+    if options.timing_cache is not None and (cache := config.get_timing_cache()) is not None:
+        with atomic_write(options.timing_cache) as file:
+            file.write(bytes(cache.serialize()))
+    tensors = {
+        "inputs": [network.get_input(i) for i in range(network.num_inputs)],
+        "outputs": [network.get_output(i) for i in range(network.num_outputs)],
+    }
+    described = {
+        side: {t.name: {"shape": list(t.shape), "type": t.dtype.name} for t in each}
+        for side, each in tensors.items()
+    }
+    return bytes(plan), described
+
+
+def refuse(found: Library, options: EngineOptions) -> None:
+    """Refuse, before the long work, what the library would ignore or fail at."""
+    if found.name != RTX:
+        return
+    if options.timing_cache is not None:
+        raise MetadataError(
+            f"{RTX} measures no kernels while it builds, so it keeps no timing cache; leave "
+            "--timing-cache out"
+        )
+    if options.compatible:
+        raise MetadataError(
+            f"engines of {RTX} fit every GPU that it knows, and no other version; leave "
+            "--compatible out"
+        )
+
+
+def _configure(
+    found: Library, config: Any, options: EngineOptions, say: Callable[[str], None]
+) -> None:
+    trt = found.module
+    known = trt.BuilderFlag
+
+    def switch(flag: str, on: bool) -> None:
+        if hasattr(known, flag):
+            (config.set_flag if on else config.clear_flag)(getattr(known, flag))
+        elif on:
+            raise MetadataError(f"{found.name} {found.version} has no {flag.lower()} engines")
+
+    switch("TF32", options.precision == "tf32")
+    if not found.typed and options.precision in FLAGS:
+        switch(FLAGS[options.precision], True)
+    if options.refittable:
+        switch("REFIT", True)
+    if options.compatible:
+        switch("VERSION_COMPATIBLE", True)
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.workspace is not None:
+        limit = int(options.workspace * (1 << 30))
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
+    if options.timing_cache is not None:
+        old = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
+        config.set_timing_cache(config.create_timing_cache(old), ignore_mismatch=False)
+    if hasattr(trt, "IProgressMonitor"):
+        config.progress_monitor = _monitor(trt, say)
+
+
+def _logger(trt: Any) -> Any:
+    """Return a logger that prints nothing and keeps the last error, for the message."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc] # the module is found at run time
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.last = ""
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.last = message
+
+    return Logger()
+
+
+def _monitor(trt: Any, say: Callable[[str], None]) -> Any:
+    """Return a progress monitor that tells of each phase's beginning."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc] # the module is found at run time
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            if parent is None:
+                say(f"TensorRT: {phase}, {steps} steps")
+
+        def step_complete(self, phase: str, step: int) -> bool:  # noqa: ARG002 - TensorRT's
+            return True
+
+        def phase_finish(self, phase: str) -> None:
+            """Do nothing: the next phase's beginning says it."""
+
+    return Monitor()
+
+
+def gpu_or_none() -> dict[str, str] | None:
+    """Return the GPU as JSON has it, or None where there is none."""
+    try:
+        return dataclasses.asdict(gpu())
+    except DeviceError:
+        return None

@@ -1,0 +1,210 @@
+"""I3D as ONNX nodes, written from the canonical tensors: no tracing, so no surprises.
+
+SAME padding is attributes where the size is known. Where it is not, four nodes compute it: with
+stride 2 and an odd kernel k, TensorFlow pads k // 2 after and k // 2 - 1 + size mod 2 before; with
+an even kernel, size mod 2 more after. Source: `i3dzoo.architecture.same_padding`.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from onnx import TensorProto
+
+from i3dzoo.architecture import (
+    BN_EPSILON,
+    ENDPOINTS,
+    HEAD,
+    POOLS,
+    STEM,
+    Unit,
+    block_units,
+    same_padding,
+)
+from i3dzoo.arrays import Array, Tensors
+from i3dzoo.export.graph import ELEMENT, Graph, numpy_type
+from i3dzoo.export.options import ExportOptions, Size
+
+__all__ = ["Network", "fold"]
+
+_POOLED: Final = (2, 7, 7)  # the last average pool
+_STEM: Final = {unit.name: unit for unit in STEM}
+
+
+def fold(tensors: Tensors, unit: str) -> tuple[Array, Array]:
+    """Fold a unit's BatchNorm into its convolution: weight and bias, float32.
+
+    Computed in double precision: y = g * (conv(x) - m) / sqrt(v + eps) + b.
+    """
+    scale, shift, mean, variance = (
+        np.asarray(tensors[f"{unit}.bn.{part}"], "f8")
+        for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    factor = scale / np.sqrt(variance + BN_EPSILON)
+    weight = np.asarray(tensors[f"{unit}.conv.weight"], "f8") * factor.reshape(-1, 1, 1, 1, 1)
+    return weight.astype("f4"), (shift - mean * factor).astype("f4")
+
+
+class Network:
+    """One stream of I3D, node by node.
+
+    Args:
+        graph: What the nodes are added to.
+        tensors: The canonical state dict.
+        options: Precision, BatchNorm.
+        prefix: Put before every name, so that two streams fit in one graph.
+    """
+
+    def __init__(
+        self, graph: Graph, tensors: Tensors, options: ExportOptions, prefix: str = ""
+    ) -> None:
+        self.graph = graph
+        self.tensors = tensors
+        self.options = options
+        self.prefix = prefix
+        self.dtype = numpy_type(options.precision)
+
+    def trunk(self, x: str, size: Size) -> str:
+        """Add everything up to the pooled features.
+
+        Args:
+            x: The clip, [B, C, T, H, W], in the type of computation.
+            size: Its T, H and W; None is any.
+
+        Returns:
+            The features before the head, [B, 1024, steps, h, w].
+        """
+        for name in ENDPOINTS:
+            if name in POOLS:
+                x = self._pool(x, name, size, *POOLS[name])
+                size = _halved(size, POOLS[name][1])
+            elif name in _STEM:
+                stride = (2, 2, 2) if _STEM[name] is STEM[0] else (1, 1, 1)
+                x = self._unit(x, _STEM[name], size, stride)
+                size = _halved(size, stride)
+            else:
+                x = self._block(x, name)
+        return self._average(x, size)
+
+    def head(self, pooled: str) -> str:
+        """Add the classifier: [B, 1024, steps, h, w] to [B, classes, steps, h, w]."""
+        weight = self._constant(f"{HEAD}.conv.weight", self.tensors[f"{HEAD}.conv.weight"])
+        bias = self._constant(f"{HEAD}.conv.bias", self.tensors[f"{HEAD}.conv.bias"])
+        return self.graph.node("Conv", [pooled, weight, bias], self.prefix + HEAD)
+
+    def _constant(self, name: str, value: Array) -> str:
+        return self.graph.constant(self.prefix + name, np.asarray(value).astype(self.dtype))
+
+    def _unit(
+        self, x: str, unit: Unit, size: Size = (None,) * 3, stride: Sequence[int] = (1, 1, 1)
+    ) -> str:
+        kernel = [unit.kernel] * 3
+        x, pads = self._same(x, unit.name, size, kernel, stride)
+        name = f"{self.prefix}{unit.name}"
+        attributes = {"kernel_shape": kernel, "strides": list(stride), "pads": pads}
+        if not self.options.keep_bn:
+            weight, bias = fold(self.tensors, unit.name)
+            inputs = [
+                x,
+                self._constant(f"{unit.name}.conv.weight", weight),
+                self._constant(f"{unit.name}.conv.bias", bias),
+            ]
+            x = self.graph.node("Conv", inputs, f"{name}.conv", **attributes)
+            return self.graph.node("Relu", [x], name)
+        key = f"{unit.name}.conv.weight"
+        x = self.graph.node(
+            "Conv", [x, self._constant(key, self.tensors[key])], f"{name}.conv", **attributes
+        )
+        keys = [
+            f"{unit.name}.bn.{part}" for part in ("weight", "bias", "running_mean", "running_var")
+        ]
+        inputs = [x, *(self._constant(key, self.tensors[key]) for key in keys)]
+        x = self.graph.node("BatchNormalization", inputs, f"{name}.bn", epsilon=BN_EPSILON)
+        return self.graph.node("Relu", [x], name)
+
+    def _block(self, x: str, block: str) -> str:
+        ends: dict[str, str] = {}
+        pooled = self._pool(
+            x, f"{block}.Branch_3.MaxPool3d_0a_3x3", (None,) * 3, (3,) * 3, (1,) * 3
+        )
+        for unit in block_units(block):
+            branch = unit.name.split(".")[1]
+            before = ends.get(branch, pooled if branch == "Branch_3" else x)
+            ends[branch] = self._unit(before, unit)
+        return self.graph.node("Concat", list(ends.values()), self.prefix + block, axis=1)
+
+    def _pool(
+        self, x: str, name: str, size: Size, kernel: Sequence[int], stride: Sequence[int]
+    ) -> str:
+        # what is pooled comes from a ReLU, so that padding with zeros never wins
+        x, pads = self._same(x, name, size, kernel, stride)
+        return self.graph.node(
+            "MaxPool",
+            [x],
+            self.prefix + name,
+            kernel_shape=list(kernel),
+            strides=list(stride),
+            pads=pads,
+        )
+
+    def _same(
+        self, x: str, name: str, size: Size, kernel: Sequence[int], stride: Sequence[int]
+    ) -> tuple[str, list[int]]:
+        """Pad an input; return it and what the convolution or pool shall pad itself."""
+        known = [s == 1 or n is not None for n, s in zip(size, stride, strict=True)]
+        # an even size stands for the unknown ones: their parity is added to it below
+        pairs = [
+            same_padding(n if n is not None else s, k, s)
+            for n, k, s in zip(size, kernel, stride, strict=True)
+        ]
+        pads = [before for before, _ in pairs] + [after for _, after in pairs]
+        if all(known):
+            return x, pads
+        # the remainder by 1 is 0, so the other places of the vector gain nothing
+        odd = [False, False] + [
+            not yes and k % 2 == 1 for yes, k in zip(known, kernel, strict=True)
+        ]
+        even = [False, False] + [
+            not yes and k % 2 == 0 for yes, k in zip(known, kernel, strict=True)
+        ]
+        divisors = [2 if each else 1 for each in (*odd, *even)]
+        graph, name = self.graph, f"{self.prefix}{name}.same"
+        shape = graph.node("Shape", [x], f"{name}.shape")
+        twice = graph.node("Concat", [shape, shape], f"{name}.twice", axis=0)
+        parity = graph.node("Mod", [twice, graph.integers(*divisors)], f"{name}.parity")
+        base = graph.integers(0, 0, *pads[:3], 0, 0, *pads[3:])
+        total = graph.node("Add", [parity, base], f"{name}.pads")
+        return graph.node("Pad", [x, total], name), [0] * 6
+
+    def _average(self, x: str, size: Size) -> str:
+        """Average over 2 steps and 7x7 positions, or fewer where the map is smaller."""
+        _, height, width = size
+        name = f"{self.prefix}AvgPool3d"
+        if height is not None and width is not None:
+            kernel = [2, min(7, height), min(7, width)]
+            return self.graph.node("AveragePool", [x], name, kernel_shape=kernel)
+        # small maps of unknown size: zeros fill them up to 7x7, and the mean is scaled back
+        graph = self.graph
+        shape = graph.node("Shape", [x], f"{name}.shape")
+        lacking = graph.node("Sub", [graph.integers(0, 0, 0, 7, 7), shape], f"{name}.lacking")
+        fill = graph.node("Max", [lacking, graph.integers(0)], f"{name}.fill")
+        pads = graph.node("Concat", [graph.integers(0, 0, 0, 0, 0), fill], f"{name}.pads", axis=0)
+        padded = graph.node("Pad", [x, pads], f"{name}.padded")
+        mean = graph.node("AveragePool", [padded], f"{name}.mean", kernel_shape=list(_POOLED))
+        seen = graph.node("Min", [shape, graph.integers(1, 1, 1, 7, 7)], f"{name}.seen")
+        element = ELEMENT[self.options.precision]
+        count = graph.product(
+            graph.cast(seen, TensorProto.FLOAT, f"{name}.seen_float"), f"{name}.count"
+        )
+        whole = graph.constant("const.49", np.array(49, "f4"))
+        factor = graph.node("Div", [whole, count], f"{name}.factor")
+        if element != TensorProto.FLOAT:
+            factor = graph.cast(factor, element, f"{name}.factor_typed")
+        return graph.node("Mul", [mean, factor], name)
+
+
+def _halved(size: Size, stride: Sequence[int]) -> Size:
+    frames, height, width = (
+        None if n is None else -(-n // s) for n, s in zip(size, stride, strict=True)
+    )
+    return frames, height, width

@@ -1,0 +1,84 @@
+"""What an exported network takes and gives."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from i3dzoo.architecture import MIN_FRAMES
+from i3dzoo.errors import MetadataError
+from i3dzoo.metadata import Input
+
+__all__ = ["AXES", "INPUT", "OUTPUT", "PIXELS", "ExportOptions", "Precision", "Size"]
+
+Precision = Literal["fp32", "fp16", "bf16"]
+Size = tuple[int | None, int | None, int | None]
+"""Frames, height and width; None is any."""
+
+AXES: Final = ("frames", "height", "width")
+
+INPUT: Final = {"rgb": "input_rgb", "flow": "input_of"}
+"""What NVIDIA TAO calls its inputs, by stream. Source: its action_recognition/scripts/export.py."""
+
+PIXELS: Final = {"rgb": "frames_rgb", "flow": "frames_of"}
+"""Inputs that take undecorated uint8 frames; TAO has none such."""
+
+OUTPUT: Final = "fc_pred"
+"""What NVIDIA TAO calls its output: raw logits, averaged over time."""
+
+BF16_OPSET: Final = 22  # the first whose Conv and MaxPool take bfloat16
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What an exported network takes, gives and computes in.
+
+    Attributes:
+        dynamic: Which of `AXES` are left open; the batch always is.
+        keep_bn: Keep every BatchNorm as a node of its own instead of folding it.
+        opset: Version of ONNX's default operator set; 13 is what TensorRT 8.2 and later take.
+        precision: Type of weights and computation; inputs and outputs stay float32.
+        features: Give the pooled features [B, 1024] as a second output, `features`.
+        steps: Give the logits before they are averaged over time, [B, steps, classes], as
+            `fc_steps`, which timelines need.
+        pixels: Height and width of uint8 frames [B, T, H, W, C] which the graph resizes, crops
+            and normalises itself; None takes float clips [B, C, T, H, W].
+    """
+
+    dynamic: tuple[str, ...] = ()
+    keep_bn: bool = False
+    opset: int = 13
+    precision: Precision = "fp32"
+    features: bool = False
+    steps: bool = False
+    pixels: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for axis in self.dynamic:
+            if axis not in AXES:
+                raise MetadataError(
+                    f"no axis is called {axis!r}; expected some of {', '.join(AXES)}"
+                )
+        if self.opset < 13:
+            raise MetadataError(f"opset is {self.opset}; expected 13 or newer")
+        if self.precision == "bf16" and self.opset < BF16_OPSET:
+            raise MetadataError(
+                f"bf16 convolutions came with opset {BF16_OPSET}, and opset is {self.opset}; "
+                f"pass --opset {BF16_OPSET}, which TensorRT 10 and later take"
+            )
+        if self.pixels and {"height", "width"} & set(self.dynamic):
+            raise MetadataError(
+                "uint8 frames of a fixed size are cropped to a fixed size; leave height and width "
+                "out of the dynamic axes"
+            )
+
+    def size(self, spec: Input) -> Size:
+        """Return frames, height and width of a clip, None where any will do."""
+        frames, height, width = (
+            None if axis in self.dynamic else length
+            for axis, length in zip(AXES, (spec.frames, spec.crop, spec.crop), strict=True)
+        )
+        if frames is not None and frames < MIN_FRAMES:
+            raise MetadataError(
+                f"input.frames is {frames}; I3D takes {MIN_FRAMES} or more: export with the frames "
+                "dynamic"
+            )
+        return frames, height, width

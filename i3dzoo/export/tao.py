@@ -1,0 +1,51 @@
+"""The lines of a TAO spec that go with exported weights: `action_recognition`, backbone I3D.
+
+Names: `model_config` and so on in specs for TAO 3 and 4, `model` and so on since TAO 5, whose
+schema is nvidia_tao_pytorch/cv/action_recognition/config/default_config.py.
+"""
+
+from pathlib import Path
+
+from i3dzoo.metadata import Metadata
+
+__all__ = ["spec"]
+
+
+def spec(path: Path, metadata: Metadata, *, legacy: bool = False) -> str:
+    """Return the lines, YAML, that make TAO load a file that `i3dzoo export --to tao` wrote.
+
+    Args:
+        path: The file.
+        metadata: Of the checkpoint.
+        legacy: With the names of TAO 3 and 4.
+    """
+    stream = "rgb" if metadata.stream == "rgb" else "of"
+    given = metadata.input
+    lines = [
+        "model_config:" if legacy else "model:",
+        f"  model_type: {stream}",
+        '  input_type: "3d"',
+        "  backbone: i3d",
+        f"  {stream}_seq_length: {given.frames}",
+        f"  {stream}_pretrained_model_path: {path.resolve()}",
+        f"  {stream}_pretrained_num_classes: {metadata.num_classes}",
+        "  sample_strategy: consecutive",
+        "  sample_rate: 1",
+    ]
+    if not legacy:
+        lines += [f"  input_height: {given.crop}", f"  input_width: {given.crop}"]
+    lines.append("dataset_config:" if legacy else "dataset:")
+    if metadata.labels is not None and metadata.num_classes <= 51:
+        lines.append("  label_map:")
+        lines += [f"    {label}: {number}" for number, label in enumerate(metadata.labels)]
+    if legacy:
+        lines += ["  output_shape:", f"  - {given.crop}", f"  - {given.crop}"]
+    resize = [] if legacy else [f"    crop_smaller_edge: {given.resize or given.crop}"]
+    lines += [
+        "  augmentation_config:",
+        f"    {stream}_input_mean: {list(given.mean)}",
+        f"    {stream}_input_std: {list(given.std)}",
+        "    val_center_crop: True",
+        *resize,
+    ]
+    return "\n".join(lines)

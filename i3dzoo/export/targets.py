@@ -1,0 +1,150 @@
+"""From checkpoints to an exported file: made, proved, and only then given its name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from i3dzoo._files import atomic_write, check_output, output_error
+from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from i3dzoo.errors import FormatError, MetadataError
+from i3dzoo.export.options import ExportOptions
+
+if TYPE_CHECKING:
+    from i3dzoo.export.prove import Proof, Runner
+
+__all__ = ["TARGETS", "Export", "export"]
+
+TARGETS: Final = ("onnx", "tensorrt", "tao", "torchscript", "pt2")
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported file.
+
+    Attributes:
+        path: The file.
+        target: Of `TARGETS`.
+        proof: How it was compared with PyTorch; None where only tensors were compared.
+        nodes: Of an ONNX graph.
+        remarks: What else there is to know, one sentence each.
+    """
+
+    path: Path
+    target: str
+    proof: "Proof | None"
+    nodes: int | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def export(
+    checkpoints: Sequence[Checkpoint],
+    target: str,
+    path: Path,
+    options: ExportOptions,
+    *,
+    clip: Path | None = None,
+    seed: int = 0,
+    atol: float | None = None,
+    force: bool = False,
+) -> Export:
+    """Export a network to onnx, torchscript, pt2 or tao; `i3dzoo.export.tensorrt` makes engines.
+
+    Args:
+        checkpoints: One, or for onnx one of each stream.
+        target: What to make.
+        path: Where; the name is taken only by a file that was compared with PyTorch.
+        options: What the network takes and gives.
+        clip: A video for the comparison; None takes seeded noise.
+        seed: Of the noise.
+        atol: Largest difference that passes, in logits; None: see `i3dzoo.export.prove.TOLERANCE`.
+        force: Replace the file if it exists.
+
+    Raises:
+        FormatError: The export differs from PyTorch by more than is allowed.
+        MetadataError: The target has no such option, or takes one stream.
+        OutputError: The file exists or cannot be written.
+    """
+    check_output(path, force)
+    if not path.parent.is_dir():
+        raise output_error(path, FileNotFoundError(2, "no such folder"))
+    if target == "tao":
+        return _tao(checkpoints, path, force)
+    nodes = None
+    remarks: tuple[str, ...] = ()
+    if target == "onnx":
+        data, run, runner, nodes, remarks = _onnx(checkpoints, options)
+    else:
+        data, run, runner = _torch(checkpoints, target, options)
+    from i3dzoo.export.prove import prove
+
+    proof = prove(str(path), run, runner, checkpoints, options, clip=clip, seed=seed, atol=atol)
+    with atomic_write(path) as file:
+        file.write(data)
+    return Export(path, target, proof, nodes, remarks)
+
+
+def _onnx(
+    checkpoints: Sequence[Checkpoint], options: ExportOptions
+) -> "tuple[bytes, Runner, str, int, tuple[str, ...]]":
+    from i3dzoo.export import onnx
+
+    model = onnx.build(checkpoints, options)
+    from i3dzoo.export.runtime import OnnxEngine
+
+    data = model.SerializeToString(deterministic=True)
+    if options.precision != "bf16":
+        return data, OnnxEngine(data).run, "onnxruntime", len(model.graph.node), ()
+    wide = onnx.widened(model).SerializeToString()
+    remark = (
+        "onnxruntime has no bfloat16 convolution: what was compared is this graph, its weights "
+        "rounded to bfloat16, computed in float32"
+    )
+    return data, OnnxEngine(wide).run, "onnxruntime", len(model.graph.node), (remark,)
+
+
+def _torch(
+    checkpoints: Sequence[Checkpoint], target: str, options: ExportOptions
+) -> "tuple[bytes, Runner, str]":
+    from i3dzoo.export import portable
+    from i3dzoo.export.describe import describe
+
+    (checkpoint,) = _one(checkpoints, target)
+    texts = describe(checkpoints, options)
+    if target == "pt2":
+        data = portable.pt2(checkpoint, options, texts)
+        return data, portable.load_pt2(data), "torch.export"
+    data = portable.torchscript(checkpoint, options, texts)
+    return data, portable.load_torchscript(data), "TorchScript"
+
+
+def _tao(checkpoints: Sequence[Checkpoint], path: Path, force: bool) -> Export:
+    """Write piergiaj's names, and read them back to the bit before the file takes its name."""
+    (checkpoint,) = _one(checkpoints, "tao")
+    if not checkpoint.metadata.num_classes:
+        raise MetadataError(
+            f"{path}: TAO loads with strict names, and the checkpoint has no head; give it one "
+            "with i3dzoo convert --num-classes N"
+        )
+    try:
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            part = write_checkpoint(Path(folder) / path.name, checkpoint, "piergiaj", force)
+            back = read_checkpoint(part).tensors
+            for name, array in checkpoint.tensors.items():
+                if not np.array_equal(back[name], array):
+                    raise FormatError(f"{path}: was not written: {name} came back altered")
+            part.replace(path)
+    except OSError as error:
+        raise output_error(path, error) from error
+    return Export(path, "tao", None, remarks=("every tensor was read back and is the same",))
+
+
+def _one(checkpoints: Sequence[Checkpoint], target: str) -> Sequence[Checkpoint]:
+    if len(checkpoints) != 1:
+        raise MetadataError(
+            f"{target} takes one stream; export each by itself, or both to onnx, which fuses them"
+        )
+    return checkpoints

@@ -1,0 +1,233 @@
+"""TensorRT engines: one path for the packages `tensorrt` and `tensorrt-rtx`.
+
+An engine runs on the kind of GPU and with the version of the library that built it. Beside it lies
+a JSON file that says which, with shapes, labels and preprocessing, so that another is refused in a
+sentence. The builder of `tensorrt-rtx` needs no GPU; its engines run on GPUs of compute capability
+7.5, 8.x and 12.x.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from i3dzoo._files import atomic_write, check_output, output_error
+from i3dzoo.checkpoint import Checkpoint
+from i3dzoo.errors import DeviceError, MetadataError
+from i3dzoo.export.describe import describe
+from i3dzoo.export.engine_build import (
+    FLAGS,
+    EngineOptions,
+    Library,
+    Profile,
+    Shape,
+    build_engine,
+    gpu_or_none,
+    library,
+    refuse,
+)
+from i3dzoo.export.options import ExportOptions, Precision
+from i3dzoo.export.targets import Export
+
+__all__ = [
+    "EngineOptions",
+    "Library",
+    "build_engine",
+    "document",
+    "export_engine",
+    "graph_options",
+    "library",
+    "parse_shapes",
+    "sidecar",
+]
+
+SIDECAR_VERSION: Final = 1
+
+
+def export_engine(
+    checkpoints: Sequence[Checkpoint],
+    path: Path,
+    options: ExportOptions,
+    engine: EngineOptions,
+    *,
+    clip: Path | None = None,
+    seed: int = 0,
+    atol: float | None = None,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Export:
+    """Build an engine, compare it with PyTorch where it can run, and write it with its sidecar.
+
+    The graph that it is built from is always compared; the engine itself only beside a GPU that
+    runs it, and the sidecar says which of the two it was.
+
+    Args:
+        checkpoints: One, or one of each stream.
+        path: The engine; the sidecar is `path` with `.json` added.
+        options: What the network takes and gives.
+        engine: How it is built.
+        clip: A video for the comparison; None takes seeded noise.
+        seed: Of the noise.
+        atol: Largest difference that passes, in logits.
+        force: Replace the files if they exist.
+        say: Told of the builder's progress.
+
+    Raises:
+        DependencyError: TensorRT, onnx or onnxruntime is not installed.
+        FormatError: TensorRT refuses the graph, or a comparison fails.
+        MetadataError: The library has no such precision, or the shapes are wrong.
+    """
+    check_output(path, force)
+    check_output(sidecar(path), force)
+    if not path.parent.is_dir():
+        raise output_error(path, FileNotFoundError(2, "no such folder"))
+    found = library()
+    refuse(found, engine)
+    from i3dzoo.export import onnx
+    from i3dzoo.export.prove import prove
+    from i3dzoo.export.runtime import OnnxEngine
+
+    typed = graph_options(options, engine, found)
+    model = onnx.build(checkpoints, typed)
+    data = model.SerializeToString()
+    profile = parse_shapes(engine.shapes, checkpoints, options)
+    runnable = onnx.widened(model).SerializeToString()
+    proof = prove(
+        str(path),
+        OnnxEngine(runnable).run,
+        "the engine's graph in onnxruntime",
+        checkpoints,
+        typed,
+        clip=clip,
+        seed=seed,
+        atol=atol,
+    )
+    plan, network = build_engine(found, data, engine, profile, say)
+    about = document(found, plan, engine, profile, network)
+    about["description"] = describe(checkpoints, typed)
+    remarks = []
+    try:
+        from i3dzoo.export.tensorrt_engine import TensorRTEngine
+
+        proof = prove(
+            str(path),
+            TensorRTEngine(plan, about).run,
+            f"{found.name} {found.version}",
+            checkpoints,
+            dataclasses.replace(typed, precision=_proof_precision(engine)),
+            clip=clip,
+            seed=seed,
+            atol=atol,
+            batches=_batches(profile),
+        )
+        about["proved"] = "engine"
+    except DeviceError as error:
+        about["proved"] = "graph"
+        remarks.append(f"the engine itself was not run: {error}")
+    with atomic_write(path) as file:
+        file.write(plan)
+    with atomic_write(sidecar(path)) as file:
+        file.write(json.dumps(about, indent=1).encode())
+    remarks.append(f"{sidecar(path).name} says what the engine needs; keep it beside the engine")
+    return Export(path, "tensorrt", proof, len(model.graph.node), tuple(remarks))
+
+
+def document(
+    found: Library,
+    plan: bytes,
+    options: EngineOptions,
+    profile: Profile,
+    network: dict[str, Any],
+) -> dict[str, Any]:
+    """Return what an engine needs, takes and gives, as it is written beside it.
+
+    Args:
+        found: The library that built it.
+        plan: The engine.
+        options: How it was built.
+        profile: Shapes of the inputs.
+        network: Its inputs and outputs, from `build_engine`.
+    """
+    return {
+        "format": SIDECAR_VERSION,
+        "library": found.name,
+        "version": found.version,
+        "gpu": gpu_or_none(),
+        "precision": options.precision,
+        "shapes": {name: [list(shape) for shape in shapes] for name, shapes in profile.items()},
+        **network,
+        "compatible": options.compatible,
+        "refittable": options.refittable,
+        "sha256": hashlib.sha256(plan).hexdigest(),
+    }
+
+
+def parse_shapes(
+    text: str | None, checkpoints: Sequence[Checkpoint], options: ExportOptions
+) -> Profile:
+    """Read `MIN,OPT,MAX`, each a batch or BxTxHxW, into the shapes of the inputs.
+
+    Raises:
+        MetadataError: It is malformed, falls, or asks for sizes of axes that are not dynamic.
+    """
+    from i3dzoo.export.onnx import input_shapes
+
+    parts = (text or "1,1,8").split(",")
+    parts = parts * 3 if len(parts) == 1 else parts
+    found: list[dict[str, Shape]] = []
+    for part in parts:
+        numbers = part.strip().split("x")
+        if len(parts) != 3 or len(numbers) not in (1, 4) or not all(n.isdecimal() for n in numbers):
+            raise MetadataError(
+                f"the shapes are {text!r}; expected MIN,OPT,MAX, each a batch such as 8 or "
+                "BxTxHxW such as 8x64x224x224"
+            )
+        batch, *size = map(int, numbers)
+        asked = (size[0], size[1], size[2]) if size else (None, None, None)
+        shapes = input_shapes(checkpoints, options, batch, asked)
+        for name, shape in shapes.items():
+            fits = not size or options.pixels or shape[2:] == tuple(size)
+            if not fits or 0 in shape:
+                raise MetadataError(
+                    f"the shape {part} does not fit {name}, which is {list(shape)}; make the axes "
+                    "that shall vary --dynamic"
+                )
+        found.append(shapes)
+    least, best, most = found
+    for name in least:
+        if not all(
+            a <= b <= c for a, b, c in zip(least[name], best[name], most[name], strict=True)
+        ):
+            raise MetadataError(f"the shapes {text!r} do not rise from MIN over OPT to MAX")
+    return {name: (least[name], best[name], most[name]) for name in least}
+
+
+def sidecar(path: Path) -> Path:
+    """Return where an engine's description lies."""
+    return path.with_name(f"{path.name}.json")
+
+
+def graph_options(options: ExportOptions, engine: EngineOptions, found: Library) -> ExportOptions:
+    """Return the options of the graph: in a strongly typed network its types are the precision."""
+    flag = FLAGS.get(engine.precision)
+    precision: Precision = "fp32"
+    if flag is not None and found.typed:
+        precision = "fp16" if engine.precision == "fp16" else "bf16"
+    elif flag is not None and not hasattr(found.module.BuilderFlag, flag):
+        raise MetadataError(
+            f"{found.name} {found.version} has no {engine.precision}; use fp16 or a later version"
+        )
+    return dataclasses.replace(options, precision=precision)
+
+
+def _proof_precision(engine: EngineOptions) -> Precision:
+    """Return whose tolerance holds; tf32 keeps as many bits of a factor as fp16."""
+    return "fp16" if engine.precision == "tf32" else engine.precision
+
+
+def _batches(profile: Profile) -> tuple[int, int]:
+    """Return the smallest and largest batch of a profile."""
+    least, _, most = next(iter(profile.values()))
+    return least[0], most[0]

@@ -1,0 +1,182 @@
+"""Loading TensorRT engines with what lies beside them, and refusing those that cannot run here."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from i3dzoo.arrays import Array
+from i3dzoo.errors import ChecksumError, DeviceError, MetadataError, MissingFileError, ShapeError
+from i3dzoo.export.cuda import gpu
+from i3dzoo.export.describe import read_description
+from i3dzoo.export.engine_build import RTX, Library, library
+from i3dzoo.export.engine_runner import EngineRunner
+from i3dzoo.export.options import INPUT, OUTPUT
+from i3dzoo.export.tensorrt import SIDECAR_VERSION, sidecar
+from i3dzoo.metadata import Metadata
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["TensorRTEngine"]
+
+
+class TensorRTEngine:
+    """An engine that i3dzoo exported, ready to run.
+
+    Args:
+        engine: Its file, or its bytes.
+        document: Its description, where it is not in the file beside it.
+
+    Attributes:
+        streams: The description of each stream's checkpoint.
+        options: How the graph was exported.
+        metadata: The description of the first stream.
+        has_steps: Whether `step_logits` gives steps; otherwise it gives their mean as one.
+
+    Raises:
+        MissingFileError: The engine, or its description, is not there.
+        ChecksumError: The description is of another engine.
+        MetadataError: It was built by another library or version, or its labels do not fit.
+        DeviceError: There is no GPU, or another than it was built for.
+    """
+
+    def __init__(self, engine: str | Path | bytes, document: dict[str, Any] | None = None) -> None:
+        self.where = "the engine" if isinstance(engine, bytes) else str(engine)
+        self._data = engine if isinstance(engine, bytes) else _read(Path(engine))
+        self.document = document or _read_sidecar(Path(str(engine)), self._data)
+        self.streams, self.options = read_description(self.where, self.document["description"])
+        self.metadata: Metadata | None = self.streams[0]
+        self.has_steps = self.options.steps
+        self._check_labels()
+        self._library = library()
+        self._check_library(self._library)
+        self._check_gpu()
+        self._runners: dict[tuple[Any, ...], EngineRunner] = {}
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the head, 0 where there is none."""
+        return self.streams[0].num_classes
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Names of the classes in the order of the logits, where they are known."""
+        return self.streams[0].labels
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the network.
+
+        Args:
+            inputs: An array for each input, by its name.
+
+        Returns:
+            A float32 array for each output, by its name.
+
+        Raises:
+            ShapeError: The engine was not built for these inputs or shapes.
+        """
+        shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+        if set(shapes) != set(self.document["shapes"]):
+            raise ShapeError(
+                f"{self.where}: takes {', '.join(self.document['shapes'])}; was given "
+                f"{', '.join(shapes)}"
+            )
+        for name, (least, _, most) in self.document["shapes"].items():
+            inside = len(shapes[name]) == len(least) and all(
+                a <= n <= b for a, n, b in zip(least, shapes[name], most, strict=True)
+            )
+            if not inside:
+                raise ShapeError(
+                    f"{self.where}: {name} has shape {list(shapes[name])}; the engine takes "
+                    f"{least} to {most}: build one with other --shapes"
+                )
+        key = tuple(sorted(shapes.items()))
+        if key not in self._runners:
+            self._runners[key] = EngineRunner(self._library.module, self._data, shapes)
+        runner = self._runners[key]
+        found = runner.run({name: np.ascontiguousarray(a) for name, a in inputs.items()})
+        return {
+            name: np.frombuffer(data, "f4").reshape(runner.outputs[name])
+            for name, data in found.items()
+        }
+
+    def step_logits(self, x: "torch.Tensor") -> "torch.Tensor":
+        """Return logits [B, steps, classes] of float clips [B, C, T, H, W].
+
+        Raises:
+            ShapeError: The engine takes clips of another size, two streams, or uint8 frames.
+        """
+        import torch
+
+        clip = x.cpu().float().numpy()
+        outputs = self.run({INPUT[self.streams[0].stream]: clip})
+        if self.has_steps:
+            return torch.from_numpy(outputs["fc_steps"].copy())
+        return torch.from_numpy(outputs[OUTPUT].copy())[:, None]
+
+    def _check_labels(self) -> None:
+        given = self.document["outputs"].get(OUTPUT)
+        if given is not None and given["shape"][-1] != self.num_classes:
+            raise MetadataError(
+                f"{self.where}: gives {given['shape'][-1]} logits, and its description names "
+                f"{self.num_classes} classes; export it again"
+            )
+
+    def _check_library(self, found: Library) -> None:
+        built = f"{self.document['library']} {self.document['version']}"
+        here = f"{found.name} {found.version}"
+        same = found.name == self.document["library"]
+        later = same and self.document["compatible"] and found.version >= self.document["version"]
+        if built != here and not later:
+            raise MetadataError(
+                f"{self.where}: was built by {built}, and {here} is installed; install the former "
+                "or export again"
+            )
+
+    def _check_gpu(self) -> None:
+        here = gpu()
+        if self.document["library"] == RTX:
+            if here.capability.startswith(("9.", "10.")):
+                raise DeviceError(
+                    f"{self.where}: tensorrt-rtx runs on compute capability 7.5, 8.x and 12.x, and "
+                    f"this is {here}; build with the full tensorrt package here"
+                )
+            return
+        built = self.document["gpu"]
+        if built is not None and not self.document["compatible"] and built != vars(here):
+            raise DeviceError(
+                f"{self.where}: was built on {built['name']} ({built['capability']}), and this is "
+                f"{here}; export again here, or with --compatible"
+            )
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise MissingFileError(f"{path}: there is no such file")
+    return path.read_bytes()
+
+
+def _read_sidecar(path: Path, data: bytes) -> dict[str, Any]:
+    beside = sidecar(path)
+    if not beside.is_file():
+        raise MissingFileError(
+            f"{beside}: is not there, and without it nothing is known of {path.name}: export again"
+        )
+    try:
+        document: dict[str, Any] = json.loads(beside.read_bytes())
+        version, digest = document["format"], document["sha256"]
+        _ = document["shapes"], document["outputs"], document["library"], document["compatible"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MetadataError(f"{beside}: is malformed: {error}") from error
+    if version != SIDECAR_VERSION:
+        raise MetadataError(f"{beside}: is of version {version}; this i3dzoo reads 1: upgrade")
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ChecksumError(
+            f"{beside}: describes another engine than {path.name}; keep the two that were exported "
+            "together, or export again"
+        )
+    return document

@@ -1,0 +1,61 @@
+"""`i3dzoo bench`: real engines in their own processes, failures that stop nothing, the picture."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from i3dzoo.bench import Job, Row, available, draw, measure
+from i3dzoo.checkpoint import write_checkpoint
+from i3dzoo.cli import main
+from i3dzoo.errors import MetadataError
+
+from .exported import noisy
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of 5 classes."""
+    return write_checkpoint(tmp_path_factory.mktemp("bench") / "x.safetensors", noisy("rgb", 5))
+
+
+def test_table_and_picture(capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path) -> None:
+    """Every engine that is here is measured, and agrees with PyTorch."""
+    plot = tmp_path / "bench.png"
+    arguments = ["--crop", 32, "--frames", 9, "--runs", 2, "--batch", 1, "--batch", 2, "--json"]
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", str(file), "--plot", str(plot), *map(str, arguments)])
+    assert stop.value.code == 0
+    rows = [Row(**row) for row in json.loads(capsys.readouterr().out)["rows"]]
+    assert {row.engine for row in rows} == set(available()) >= {"torch", "onnxruntime"}
+    for row in rows:
+        assert row.failure is None
+        assert row.clips_per_second == pytest.approx(1e3 * row.batch / (row.p50_ms or 0))
+        assert (row.p99_ms or 0) >= (row.p50_ms or 0) > 0
+        assert (row.memory_mb or 0) > 50  # the weights alone are
+        assert row.error is not None
+        assert row.error < 1e-4 or row.precision != "fp32"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_fails_is_said(file: Path) -> None:
+    """An engine that cannot run gives its reason in its place, and the next one its numbers."""
+    clips = {"batches": (1,), "runs": 1, "frames": 9, "crop": 32}
+    jobs = [
+        Job(file, "onnxruntime", "bf16", **clips),  # type: ignore[arg-type] # of a dict
+        Job(file, "onnxruntime", **clips),  # type: ignore[arg-type] # of a dict
+    ]
+    told: list[Row] = []
+    failed, good = measure(jobs, told.append)
+    assert told == [failed, good]
+    assert failed.clips_per_second is None
+    assert "onnxruntime cannot load it" in (failed.failure or "")
+    assert good.failure is None
+    assert good.error == 0
+
+
+def test_nothing_to_draw(tmp_path: Path) -> None:
+    """Without numbers there is no picture."""
+    with pytest.raises(MetadataError, match="no engine gave numbers"):
+        draw([Row("torch", "fp32", 1, failure="broken")], tmp_path / "x.png")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,222 @@
+"""TensorRT: real engines, built without a GPU, what they say of themselves, and refusals."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from i3dzoo.checkpoint import Checkpoint
+from i3dzoo.errors import (
+    ChecksumError,
+    DeviceError,
+    FormatError,
+    MetadataError,
+    MissingFileError,
+    ShapeError,
+)
+from i3dzoo.export import cuda, tensorrt
+from i3dzoo.export.engine_build import RTX, EngineOptions, build_engine, library
+from i3dzoo.export.onnx import build
+from i3dzoo.export.options import AXES, ExportOptions
+from i3dzoo.export.tensorrt import export_engine, sidecar
+from i3dzoo.export.tensorrt_engine import TensorRTEngine
+
+from .exported import noisy
+
+pytest.importorskip("tensorrt_rtx_bindings", reason="tensorrt-rtx is not installed")
+
+
+def gpu_is_here() -> bool:
+    """Whether there is a GPU, without which engines are built and refused."""
+    try:
+        cuda.gpu()
+    except DeviceError:
+        return False
+    return True
+
+
+without_gpu = pytest.mark.skipif(gpu_is_here(), reason="about machines without a GPU")
+
+
+@pytest.fixture(scope="module")
+def rgb() -> Checkpoint:
+    """An RGB network of 5 classes."""
+    return noisy("rgb", 5)
+
+
+@pytest.fixture(scope="module")
+def engine(rgb: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real fp16 engine of batches 1 to 4, with its description."""
+    path = tmp_path_factory.mktemp("engine") / "x.engine"
+    options = EngineOptions(precision="fp16", shapes="1,2,4", workspace=1)
+    export_engine([rgb], path, ExportOptions(features=True), options)
+    return path
+
+
+def test_engine_and_its_description(engine: Path, rgb: Checkpoint) -> None:
+    """The engine's inputs, outputs, shapes, precision, library and digest lie beside it."""
+    document = json.loads(sidecar(engine).read_text())
+    assert document["library"] == library().name
+    assert document["version"] == library().version
+    assert document["precision"] == "fp16"
+    assert document["inputs"] == {"input_rgb": {"shape": [-1, 3, 16, 64, 64], "type": "FLOAT"}}
+    assert document["outputs"] == {
+        "features": {"shape": [-1, 1024], "type": "FLOAT"},
+        "fc_pred": {"shape": [-1, 5], "type": "FLOAT"},
+    }
+    shapes = document["shapes"]["input_rgb"]
+    assert [shape[0] for shape in shapes] == [1, 2, 4]
+    assert document["sha256"] == hashlib.sha256(engine.read_bytes()).hexdigest()
+    assert document["description"]["labels"].splitlines() == list(rgb.metadata.labels or ())
+    # half precision is in the engine itself: 12 million weights of 2 bytes
+    assert 24e6 < engine.stat().st_size < 30e6
+
+
+@without_gpu
+def test_refused_without_a_gpu(engine: Path) -> None:
+    """Running it where there is no GPU is a sentence, and the sidecar says what was proved."""
+    with pytest.raises(DeviceError, match=r"there is no NVIDIA driver here .* use --engine"):
+        TensorRTEngine(engine)
+    assert json.loads(sidecar(engine).read_text())["proved"] == "graph"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"version": "1.0"}, MetadataError, r"was built by tensorrt-rtx 1\.0, and .* is installed"),
+        ({"library": "tensorrt"}, MetadataError, "was built by tensorrt 1.* install the former"),
+        ({"sha256": "0"}, ChecksumError, r"describes another engine than x\.engine"),
+        ({"format": 2}, MetadataError, "is of version 2; this i3dzoo reads 1"),
+        (
+            {"outputs": {"fc_pred": {"shape": [-1, 400], "type": "FLOAT"}}},
+            MetadataError,
+            "gives 400 logits, and its description names 5 classes",
+        ),
+        ({"description": {}}, MetadataError, "carries no description by i3dzoo"),
+    ],
+)
+def test_refused_elsewhere(
+    engine: Path, tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """Another version, library, engine or label set is a sentence, not a crash."""
+    path = tmp_path / "x.engine"
+    path.write_bytes(engine.read_bytes())
+    document = json.loads(sidecar(engine).read_text()) | changes
+    sidecar(path).write_text(json.dumps(document))
+    with pytest.raises(error, match=message):
+        TensorRTEngine(path)
+
+
+def test_missing_parts(engine: Path, tmp_path: Path) -> None:
+    """An engine, or its description, that is not there is said to be."""
+    with pytest.raises(MissingFileError, match=r"gone\.engine: there is no such file"):
+        TensorRTEngine(tmp_path / "gone.engine")
+    path = tmp_path / "x.engine"
+    path.write_bytes(engine.read_bytes())
+    with pytest.raises(MissingFileError, match=r"x\.engine\.json: is not there"):
+        TensorRTEngine(path)
+    sidecar(path).write_text("{}")
+    with pytest.raises(MetadataError, match="is malformed"):
+        TensorRTEngine(path)
+
+
+@pytest.mark.parametrize(
+    ("precision", "options"),
+    [
+        ("tf32", ExportOptions(dynamic=AXES, opset=17)),
+        ("bf16", ExportOptions(opset=22)),
+        ("fp32", ExportOptions(pixels=(90, 120))),
+    ],
+)
+def test_other_engines(rgb: Checkpoint, tmp_path: Path, precision: Any, options: Any) -> None:
+    """tf32 of any size, bf16, and frames in: each is built, its size that of its precision."""
+    shapes = "1x16x64x64,2x32x64x64,2x32x80x96" if options.dynamic else "2"
+    path = tmp_path / "x.engine"
+    told: list[str] = []
+    made = export_engine(
+        [rgb],
+        path,
+        options,
+        EngineOptions(precision=precision, shapes=shapes),
+        say=told.append,
+    )
+    assert made.path.stat().st_size > (24e6 if precision == "bf16" else 48e6)
+    document = json.loads(sidecar(path).read_text())
+    name = "frames_rgb" if options.pixels else "input_rgb"
+    if options.dynamic:
+        assert document["shapes"][name][2] == [2, 3, 32, 80, 96]
+    assert document["inputs"][name]["type"] == ("UINT8" if options.pixels else "FLOAT")
+    assert any(line.startswith("TensorRT: Building") for line in told)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ("1,2", "expected MIN,OPT,MAX"),
+        ("1,2,x", "expected MIN,OPT,MAX"),
+        ("4,2,8", "do not rise from MIN over OPT to MAX"),
+        ("1x16x64x64,1x16x64x64,1x32x64x64", "make the axes that shall vary --dynamic"),
+        ("0,1,2", "does not fit input_rgb"),
+    ],
+)
+def test_shapes_that_do_not_fit(rgb: Checkpoint, shapes: str, message: str) -> None:
+    """Malformed, falling and fixed shapes are refused."""
+    with pytest.raises(MetadataError, match=message):
+        tensorrt.parse_shapes(shapes, [rgb], ExportOptions())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timing_cache": Path("timing.cache")}, "keeps no timing cache; leave --timing-cache out"),
+        ({"compatible": True}, "fit every GPU that it knows, and no other version"),
+    ],
+)
+def test_what_this_library_has_not(
+    rgb: Checkpoint, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    """An option that would do nothing, or fail, is refused."""
+    if library().name != RTX:
+        pytest.skip("the full TensorRT has both")
+    with pytest.raises(MetadataError, match=message):
+        export_engine([rgb], tmp_path / "x.engine", ExportOptions(), EngineOptions(**options))
+    assert list(tmp_path.iterdir()) == []
+
+
+@without_gpu
+def test_refittable_without_a_gpu(rgb: Checkpoint) -> None:
+    """What TensorRT cannot build here is an error that says what is missing."""
+    profile = tensorrt.parse_shapes("1", [rgb], ExportOptions())
+    model = build([rgb], ExportOptions()).SerializeToString()
+    with pytest.raises(FormatError, match="no GPU, and --refittable builds on one only"):
+        build_engine(library(), model, EngineOptions(refittable=True), profile)
+
+
+def test_graph_that_tensorrt_refuses(rgb: Checkpoint) -> None:
+    """What TensorRT's parser says is in the error."""
+    profile = tensorrt.parse_shapes("1", [rgb], ExportOptions())
+    with pytest.raises(FormatError, match=r"cannot read the ONNX model: .+"):
+        build_engine(library(), b"no model", EngineOptions(), profile)
+
+
+def test_nothing_is_left_where_the_proof_fails(rgb: Checkpoint, tmp_path: Path) -> None:
+    """An engine whose graph differs is not built."""
+    with pytest.raises(FormatError, match="was not written"):
+        export_engine([rgb], tmp_path / "x.engine", ExportOptions(), EngineOptions(), atol=1e-12)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not gpu_is_here(), reason="there is no GPU")
+def test_engine_on_a_gpu(rgb: Checkpoint, tmp_path: Path) -> None:
+    """Where there is a GPU that takes it, the engine itself is proved, and refuses other shapes."""
+    path = tmp_path / "x.engine"
+    options = dataclasses.replace(EngineOptions(), shapes="1,2,4")
+    export_engine([rgb], path, ExportOptions(), options)
+    assert json.loads(sidecar(path).read_text())["proved"] == "engine"
+    with pytest.raises(ShapeError, match="build one with other --shapes"):
+        TensorRTEngine(path).run({"input_rgb": np.zeros((5, 3, 16, 64, 64), "f4")})
