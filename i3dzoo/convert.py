@@ -88,7 +88,7 @@ def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
     Args:
         where: The file, for messages.
         names: Names of tensors.
-        tables: The layouts to choose from.
+        tables: The layouts to choose from; those after one that fits whole are not looked at.
 
     Raises:
         MappingError: None fits; the message says what the nearest one lacks.

@@ -1,5 +1,6 @@
 """Manifests: one TOML a published checkpoint, loaded into frozen records that are checked whole."""
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ TENSORS: Final = (
 )
 """The 230 canonical tensors that DeepMind stores, and that a manifest has checksums of."""
 
+_TENSORS: Final = frozenset(TENSORS)
+_CRC: Final = re.compile(r"[0-9a-f]{8}")
 _SPDX: Final = r"[A-Za-z0-9][A-Za-z0-9.+-]*"
 _URL: Final = r"https?://[^\s/]+/\S*"
 _FILE: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
@@ -263,9 +266,22 @@ def _remote_file(section: Section) -> RemoteFile:
 
 
 def _crcs(parent: Section) -> dict[str, int]:
+    """Read the checksums, which are one text because a TOML key each takes ten times as long."""
     if "crc32c" not in parent.values:
         return {}
     section = Section(parent.where, parent.take("crc32c", dict), "crc32c.")
-    crcs = {name: int(section.text(name, r"[0-9a-f]{8}"), 16) for name in TENSORS}
+    text = section.take("tensors", str)
     section.close()
-    return crcs
+    crcs: dict[str, int] = {}
+    for line in text.split("\n"):
+        if line:
+            digits, _, name = line.partition("  ")
+            if name not in _TENSORS or name in crcs:
+                raise section.wrong(name or line, "is an unknown tensor, or stands twice")
+            if not _CRC.fullmatch(digits):
+                raise section.wrong(name, f"is {digits!r}; expected 8 hexadecimal digits")
+            crcs[name] = int(digits, 16)
+    missing = _TENSORS - crcs.keys()
+    if missing:
+        raise section.wrong(min(missing), "is missing")
+    return {name: crcs[name] for name in TENSORS}
