@@ -31,7 +31,7 @@ types: .venv/.dev
 	$(BIN)/mypy
 
 tests: .venv/.dev
-	$(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -45,7 +45,7 @@ tests: .venv/.dev
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing i3dzoo and what its tests need into .venv (a few minutes, once)"
-	$(PIP) --editable '.[dev,plot,tensorflow,onnx,tensorrt]'
+	$(PIP) --editable '.[dev,plot,tensorflow,flow,onnx,tensorrt]'
 	@touch $@ .venv/.demo
 
 clean:

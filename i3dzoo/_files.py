@@ -72,5 +72,7 @@ def output_error(path: Path, error: OSError) -> OutputError:
         errno.EACCES: f"no permission to write in {path.parent}",
         errno.EROFS: f"{path.parent} is on a read-only file system",
         errno.ENOSPC: f"the disk is full; free some space in {path.parent}",
+        errno.EDQUOT: f"your quota is used up; free some space in {path.parent}",
+        errno.EFBIG: "it is larger than the limit on files allows; raise it with ulimit -f",
     }.get(error.errno or 0, error.strerror or str(error))
     return OutputError(f"{path}: cannot be written: {remedy}")

@@ -9,12 +9,12 @@ import numpy as np
 from i3dzoo import __version__, convert, formats, tables
 from i3dzoo._files import check_output
 from i3dzoo.arrays import Tensors
-from i3dzoo.checksums import sha256
+from i3dzoo.checksums import Sha256
 from i3dzoo.convert import Conversion
 from i3dzoo.errors import ChecksumError, FormatError, MetadataError
 from i3dzoo.fingerprint import best_match, published_file
 from i3dzoo.formats.container import Container
-from i3dzoo.metadata import Metadata, Source, default_input
+from i3dzoo.metadata import Metadata, Source, Stream, default_input
 
 __all__ = ["Checkpoint", "check_finite", "read_checkpoint", "write_checkpoint"]
 
@@ -43,6 +43,7 @@ def read_checkpoint(
     path: str | Path,
     layout: str | None = None,
     converter: Path | None = None,
+    stream: Stream | None = None,
     altered: bool = False,
 ) -> Checkpoint:
     """Read a file of any layout.
@@ -55,6 +56,7 @@ def read_checkpoint(
         path: The file; of a TensorFlow checkpoint, its index, data file, prefix or folder.
         layout: Name of the layout; None recognises it by the names of the tensors.
         converter: A converter table of the user's own, instead of `layout`.
+        stream: The network to read of a file that holds two, as TAO's joint checkpoints do.
         altered: Accept a file that is a published checkpoint but for one tensor, which without
             checksums of its own looks damaged.
 
@@ -72,13 +74,15 @@ def read_checkpoint(
     elif layout is not None:
         table = tables.table(layout)
     else:
-        table = convert.detect(str(path), container.tensors, map(tables.table, tables.names()))
-    conversion = convert.to_canonical(str(path), container.tensors, table)
+        table = convert.detect(str(path), container.tensors, tables.likely(container.format))
+    conversion = convert.to_canonical(str(path), container.tensors, table, stream)
+    described = _DESCRIPTION in container.metadata
+    digest = None if described else Sha256(container.path)
     check_finite(str(path), conversion.tensors)
-    if _DESCRIPTION in container.metadata:
+    if digest is None:
         metadata = _described(container, conversion.tensors)
     else:
-        metadata = _recognised(container, conversion, altered)
+        metadata = _recognised(container, conversion, altered, digest)
     return Checkpoint(conversion.tensors, metadata, conversion, container.checked)
 
 
@@ -89,19 +93,30 @@ def write_checkpoint(
 
     A canonical file carries the description and a checksum of every tensor.
 
+    Args:
+        path: The file; of a TensorFlow checkpoint, its index or prefix.
+        checkpoint: What to write.
+        layout: Name of the layout, or the path of a table of the user's own (`.toml`).
+        force: Replace files that exist.
+
+    Returns:
+        The file that was written; of a TensorFlow checkpoint, its index.
+
     Raises:
         OutputError: The file exists and `force` is not set, or it cannot be written.
         MappingError: The layout has no place for one of the tensors.
     """
     path = Path(path)
-    check_output(path, force)
     table = tables.table(layout)
+    written = formats.outputs(table.format, path)
+    for each in written:
+        check_output(each, force)
     conversion = convert.from_canonical(str(path), checkpoint.tensors, table)
     metadata = dataclasses.replace(checkpoint.metadata, writer=f"i3dzoo {__version__}")
     # "format" is what the safetensors loaders of transformers and timm look for
     text = {"format": "pt", _DESCRIPTION: metadata.to_json()}
     formats.write(table.format, path, conversion.tensors, text)
-    return path
+    return written[0]
 
 
 def check_finite(where: str, tensors: Tensors) -> None:
@@ -112,7 +127,9 @@ def check_finite(where: str, tensors: Tensors) -> None:
     """
     for name, array in tensors.items():
         # a sum in double precision is finite only if all of its terms are
-        if not np.isfinite(np.sum(array, dtype=np.float64)):
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = np.sum(array, dtype=np.float64)
+        if not np.isfinite(total):
             bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
             raise FormatError(
                 f"{where}: {name} holds {bad} values that are NaN or infinite; "
@@ -136,7 +153,9 @@ def _described(container: Container, tensors: Tensors) -> Metadata:
     return metadata
 
 
-def _recognised(container: Container, conversion: Conversion, altered: bool) -> Metadata:
+def _recognised(
+    container: Container, conversion: Conversion, altered: bool, digest: Sha256
+) -> Metadata:
     tensors = conversion.tensors
     found = best_match(tensors)
     if len(found.differing) == 1 and not found.trunk and not (container.checked or altered):
@@ -150,7 +169,7 @@ def _recognised(container: Container, conversion: Conversion, altered: bool) -> 
         num_classes=convert.num_classes(tensors),
         labels=None,
         input=default_input(stream),
-        source=Source(conversion.layout, sha256(container.path)),
+        source=Source(conversion.layout, digest.result()),
     )
     from i3dzoo import zoo
 

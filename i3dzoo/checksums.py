@@ -1,6 +1,8 @@
 """Digests: CRC32C of tensors, as TensorFlow masks it, and digests of whole files."""
 
+import contextlib
 import hashlib
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -8,7 +10,7 @@ import google_crc32c
 
 from i3dzoo.arrays import Array, flat_bytes
 
-__all__ = ["crc32c", "git_blob", "mask", "sha256"]
+__all__ = ["Sha256", "crc32c", "git_blob", "mask", "sha256"]
 
 _CHUNK: Final = 1 << 20
 
@@ -35,6 +37,29 @@ def sha256(path: Path) -> str:
     """Return the sha256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Sha256:
+    """The sha256 of a file, taken on another thread while the caller does something else."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hex: str | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):  # result() meets the same error, on the caller's thread
+            self._hex = sha256(self._path)
+
+    def result(self) -> str:
+        """Wait for the digest and return it in hexadecimal digits.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        self._thread.join()
+        return self._hex or sha256(self._path)
 
 
 def git_blob(path: Path) -> str:

@@ -32,6 +32,7 @@ __all__ = [
 _DTYPES: Final = ("float16", "bfloat16", "float32")
 _STEM_WEIGHT: Final = "Conv3d_1a_7x7.conv.weight"
 _AS_IS: Final = "as it is"
+_OTHER_STREAM: Final = "of the other stream's network, which was not asked for"
 _HEAD_TENSORS: Final = (f"{HEAD}.conv.weight", f"{HEAD}.conv.bias")
 
 
@@ -87,7 +88,7 @@ def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
     Args:
         where: The file, for messages.
         names: Names of tensors.
-        tables: The layouts to choose from.
+        tables: The layouts to choose from; those after one that fits whole are not looked at.
 
     Raises:
         MappingError: None fits; the message says what the nearest one lacks.
@@ -99,6 +100,8 @@ def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
         hits = max(len({p + s for s in sources} & found) for p in candidate.prefixes)
         if hits > best_hits:
             best, best_hits = candidate, hits
+        if hits == len(sources):
+            break  # the rest, which loading would take time, cannot fit better
     if best is None:
         sample = ", ".join(sorted(found)[:3]) or "nothing"
         raise MappingError(
@@ -108,28 +111,36 @@ def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
     return best
 
 
-def to_canonical(where: str, tensors: Tensors, table: Table) -> Conversion:
+def to_canonical(
+    where: str, tensors: Tensors, table: Table, stream: Stream | None = None
+) -> Conversion:
     """Convert a layout's tensors to canonical ones.
 
     Args:
         where: The file, for messages.
         tensors: Arrays by the layout's names.
         table: The layout.
+        stream: The network that is wanted of a file with two; of one with one, what it must be.
 
     Raises:
-        MappingError: A tensor is missing, or meets no rule.
+        MappingError: A tensor is missing, or meets no rule, or the file's network is of the other
+            stream, or it holds two and `stream` does not say which.
         ShapeError: A tensor has a shape that I3D does not have.
     """
-    prefix = max(
-        table.prefixes, key=lambda p: sum(p + rule.source in tensors for rule in table.rules)
-    )
+    prefix, others = _choose(where, tensors, table, stream)
     headless = not any(
         prefix + rule.source in tensors for rule in table.rules if rule.target in _HEAD_TENSORS
     )
     rules = [rule for rule in table.rules if not (headless and rule.target in _HEAD_TENSORS)]
     missing = [prefix + rule.source for rule in rules if prefix + rule.source not in tensors]
     known = {prefix + rule.source for rule in rules}
-    ignored, unknown = _ignore(table, {n: a for n, a in tensors.items() if n not in known})
+    rest = {name: array for name, array in tensors.items() if name not in known}
+    beside = {other + rule.source for other in others for rule in table.rules} & set(rest)
+    ignored = [
+        Step(name, "", rest.pop(name).shape, _OTHER_STREAM) for name in tensors if name in beside
+    ]
+    dropped, unknown = _ignore(table, rest)
+    ignored += dropped
     if missing or unknown:
         raise MappingError(_left_over(where, table, missing, unknown))
     canonical: dict[str, Array] = {}
@@ -141,9 +152,9 @@ def to_canonical(where: str, tensors: Tensors, table: Table) -> Conversion:
         operation = _AS_IS if layout in ("OIDHW", "C") else f"{layout} -> canonical"
         steps.append(Step(name, rule.target, canonical[rule.target].shape, operation))
     for target in table.absent:
-        width = canonical[target.replace(".bn.weight", ".bn.bias")].shape
-        canonical[target] = np.broadcast_to(np.float32(1), width)
-        steps.append(Step("", target, width, "ones: this layout has no such tensor"))
+        bias = canonical[target.replace(".bn.weight", ".bn.bias")]
+        canonical[target] = np.broadcast_to(np.ones((), bias.dtype), bias.shape)
+        steps.append(Step("", target, bias.shape, "ones: this layout has no such tensor"))
     _check_shapes(where, canonical, {step.target: step.source for step in steps})
     order = canonical_shapes(1)
     canonical = {name: canonical[name] for name in order if name in canonical}
@@ -199,6 +210,34 @@ def compose(read: Conversion, written: Conversion) -> tuple[Step, ...]:
             Step(first.source, step.target, step.shape, ", then ".join(operations) or _AS_IS)
         )
     return tuple(steps)
+
+
+def _choose(
+    where: str, tensors: Tensors, table: Table, wanted: Stream | None
+) -> tuple[str, tuple[str, ...]]:
+    """Return the prefix of the network to read, and those of the networks beside it."""
+    stem = next(rule for rule in table.rules if rule.target == _STEM_WEIGHT)
+    found: dict[str, Stream] = {}
+    for prefix in table.prefixes:
+        array = tensors.get(prefix + stem.source)
+        if array is not None and array.ndim == LAYOUTS[stem.layouts[0]]:
+            channels = array.shape[3 if stem.layouts[0] == "DHWIO" else 1]
+            found[prefix] = "flow" if channels == 2 else "rgb"
+    if wanted:
+        fitting = [prefix for prefix, stream in found.items() if stream == wanted]
+    else:
+        fitting = list(found)
+    if found and len(fitting) != 1:
+        held = ", ".join(f"{stream} under {prefix!r}" for prefix, stream in found.items())
+        raise MappingError(
+            f"{where}: holds {held}; choose the network to read with --stream rgb or --stream flow"
+        )
+    if not found:  # say what is missing under the prefix that comes nearest
+        nearest = max(
+            table.prefixes, key=lambda p: sum(p + r.source in tensors for r in table.rules)
+        )
+        return nearest, ()
+    return fitting[0], tuple(prefix for prefix in found if prefix != fitting[0])
 
 
 def _ignore(table: Table, rest: Tensors) -> tuple[list[Step], list[str]]:

@@ -7,6 +7,7 @@ also the builtin exception that a caller who does not know i3dzoo would catch.
 __all__ = [
     "ChecksumError",
     "ConverterError",
+    "DatasetError",
     "DependencyError",
     "DeviceError",
     "FetchError",
@@ -18,6 +19,7 @@ __all__ = [
     "MissingFileError",
     "OfflineError",
     "OutputError",
+    "PushError",
     "ShapeError",
     "UnknownNameError",
     "UnreachableError",
@@ -45,7 +47,10 @@ class I3DZooError(Exception):
     ├── FetchError       (ConnectionError)    no source could deliver
     │   ├── OfflineError                      the network was not allowed and was needed
     │   └── UnreachableError                  a host does not answer, or there is no network
+    │   └── OfflineError                      the network was not allowed and was needed
+    ├── PushError        (ConnectionError)    the Hub did not take what was pushed
     ├── VideoError       (ValueError)         a video that cannot be decoded
+    ├── DatasetError     (ValueError)         a dataset that is incomplete or malformed
     ├── DeviceError      (RuntimeError)       no GPU, or not the one that is needed
     └── DependencyError  (ImportError)        an optional package is not installed
     ```
@@ -108,8 +113,16 @@ class UnreachableError(FetchError):
     """A host cannot be reached: no such name, no answer, or no network at all."""
 
 
+class PushError(I3DZooError, ConnectionError):
+    """The Hub did not take what was pushed."""
+
+
 class VideoError(I3DZooError, ValueError):
     """A video cannot be decoded, or has too few frames."""
+
+
+class DatasetError(I3DZooError, ValueError):
+    """A dataset, its split lists or its index is incomplete or malformed."""
 
 
 class DeviceError(I3DZooError, RuntimeError):

@@ -4,22 +4,28 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from i3dzoo import zoo
+from i3dzoo import hub, zoo
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint
-from i3dzoo.errors import UnknownNameError
+from i3dzoo.errors import MetadataError, UnknownNameError
 
 if TYPE_CHECKING:
     from i3dzoo.model import InceptionI3d
 
-__all__ = ["find", "load"]
+__all__ = ["build", "find", "load", "to_checkpoint"]
 
 
-def find(model: str | Path, offline: bool = False) -> Path:
-    """Return the file that a model argument means, pulling a zoo model that is not cached.
+def find(model: str | Path, offline: bool = False, verify: bool = False) -> Path:
+    """Return the file that a model argument means, pulling what is not cached.
+
+    Args:
+        model: A zoo name, a file, or a repository on the Hub (see `i3dzoo.hub.parse`).
+        offline: Do not touch the network.
+        verify: Hash a repository's files even if they were verified before.
 
     Raises:
-        UnknownNameError: It is neither a zoo name nor a file.
-        FetchError: The zoo model could not be fetched.
+        UnknownNameError: It is none of them.
+        FetchError: It could not be fetched.
+        ChecksumError: A file of the repository is not what the Hub lists.
     """
     name = str(model)
     if name in zoo.names():
@@ -27,6 +33,8 @@ def find(model: str | Path, offline: bool = False) -> Path:
     path = Path(model)
     if path.exists() or path.with_name(f"{path.name}.index").exists():
         return path
+    if hub.is_address(name) and not (path.parent.is_dir() and len(path.parts) > 1):
+        return hub.pull(hub.parse(name), offline=offline, verify=verify).weights
     near = difflib.get_close_matches(name.lower(), zoo.names(), n=2)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise UnknownNameError(
@@ -34,17 +42,19 @@ def find(model: str | Path, offline: bool = False) -> Path:
     )
 
 
-def load(model: str | Path, offline: bool = False) -> "InceptionI3d":
+def load(model: str | Path, offline: bool = False, verify: bool = False) -> "InceptionI3d":
     """Return a network in eval mode with its weights, labels and preprocessing.
 
     Args:
-        model: A zoo name such as `rgb_scratch`, or a file of any layout.
+        model: A zoo name such as `rgb_scratch`, a file of any layout, or a repository on the Hub
+            such as `USER/NAME`, `USER/NAME@REVISION` or `hf://USER/NAME/FILE`.
         offline: Do not touch the network.
+        verify: Hash a repository's files even if they were verified before.
 
     Raises:
         I3DZooError: The model is unknown, cannot be fetched, or its file is unsound.
     """
-    return build(read_checkpoint(find(model, offline)))
+    return build(read_checkpoint(find(model, offline, verify)))
 
 
 def build(checkpoint: Checkpoint) -> "InceptionI3d":
@@ -72,3 +82,33 @@ def build(checkpoint: Checkpoint) -> "InceptionI3d":
     model.load_state_dict(state, assign=True)
     model.metadata = metadata
     return model.eval()
+
+
+def to_checkpoint(model: "InceptionI3d") -> Checkpoint:
+    """Return a network's weights as a checkpoint, as they are now.
+
+    Whether they still are those of a published checkpoint is looked at: training changes them.
+
+    Raises:
+        MetadataError: The model was not loaded from a checkpoint, so its input is unknown.
+    """
+    import dataclasses
+
+    import torch
+
+    from i3dzoo.fingerprint import match, tensor_crcs
+
+    metadata = model.metadata
+    if metadata is None:
+        raise MetadataError("the model has no metadata; i3dzoo.load gives one that has")
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float32).numpy()
+        for name, tensor in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    name = metadata.zoo
+    if name and not match(name, zoo.manifest(name).crc32c, tensor_crcs(tensors)).exact:
+        step = f"trained on the trunk of {name}"
+        history = (*metadata.history, step)
+        metadata = dataclasses.replace(metadata, zoo=None, base=name, history=history)
+    return Checkpoint(tensors, metadata)

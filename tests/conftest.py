@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,15 @@ import pytest
 from i3dzoo import convert, tables, zoo
 from i3dzoo.architecture import canonical_shapes
 from i3dzoo.arrays import Tensors
-from i3dzoo.checkpoint import Checkpoint, read_checkpoint
+from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.errors import FetchError
 from i3dzoo.formats.tensorflow_bundle import read_index
+from i3dzoo.hub import About, Package, prepare
 from i3dzoo.metadata import Metadata, Source, default_input
+
+from . import hub_home, hub_server
+from .hub_home import Home
+from .hub_server import Hub, User
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +89,48 @@ def random_checkpoint(random_tensors: Tensors) -> Checkpoint:
     labels = tuple(f"class {number}" for number in range(12))
     metadata = Metadata("rgb", 12, labels, default_input("rgb"), Source("canonical", "0" * 64))
     return Checkpoint(random_tensors, metadata)
+
+
+@pytest.fixture(scope="session")
+def hub_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of 51 classes."""
+    return write_checkpoint(
+        tmp_path_factory.mktemp("file") / "hmdb51.safetensors", hub_home.constants()
+    )
+
+
+@pytest.fixture(scope="session")
+def package(hub_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """What a push of the checkpoint sends."""
+    folder = tmp_path_factory.mktemp("package")
+    return prepare(read_checkpoint(hub_file), folder, About(repository=hub_home.NAME))
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """A Hub with users and no repository."""
+    root = tmp_path / "hub"
+    root.mkdir()
+    with hub_server.serve(root) as hub:
+        hub.users |= {
+            hub_home.ALICE: User("alice"),
+            hub_home.READER: User("alice", writes=False),
+            hub_home.STRANGER: User("bob"),
+        }
+        yield hub
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def home(hub: Hub, tmp_path: Path) -> Iterator[Home]:
+    """A computer without a token."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    yield Home(folder, hub)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def published(hub: Hub, package: Package) -> str:
+    """The commit of the checkpoint in alice/i3d, put there without a client."""
+    return hub.put(hub.create(hub_home.NAME), package.folder)

@@ -62,9 +62,8 @@ class Published:
         text = _HEAD
         for source in sources:
             text += self._index() if source == "index" else self._file(site)
-        text += "[crc32c]\n"
-        for name, crc in (self.crcs | crcs).items():
-            text += f"'{name}' = '{crc:08x}'\n"
+        lines = [f"{crc:08x}  {name}\n" for name, crc in (self.crcs | crcs).items()]
+        text += f"[crc32c]\ntensors = '''\n{''.join(lines)}'''\n"
         path = folder / "rgb_test.toml"
         path.write_text(text)
         return path

@@ -58,7 +58,7 @@ def test_published_weights_are_recognised(genuine: Checkpoint, tmp_path: Path) -
 
 def test_flipped_byte_without_checksums(genuine: Checkpoint, tmp_path: Path) -> None:
     """One flipped bit in a file without checksums is caught by the published checksums."""
-    path = write_checkpoint(tmp_path / "x.pt", genuine, "piergiaj")
+    path = write_checkpoint(tmp_path / "x.pkl", genuine, "flax")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

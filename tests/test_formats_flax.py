@@ -24,11 +24,6 @@ def test_nested_arrays(tmp_path: Path, protocol: int) -> None:
         "params": {"a": {"kernel": np.arange(24, dtype="f4").reshape(2, 3, 4)}},
         "batch_stats": {"b": np.asfortranarray(np.arange(6, dtype="f8").reshape(2, 3))},
     }
-    if protocol in (2, 5):
-        # protocol 2 has no bytes and protocol 5 hands arrays to functions: not what Flax wrote
-        with pytest.raises(UnsafeFileError, match="asks for"):
-            formats.read(_write(tmp_path / "x.pkl", arrays, protocol))
-        return
     container = formats.read(_write(tmp_path / "x.pkl", arrays, protocol))
     assert container.format == "flax"
     np.testing.assert_array_equal(
@@ -60,10 +55,11 @@ def test_code_is_not_run(tmp_path: Path, protocol: int) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"a": [1, 2]}, "uses the opcode EMPTY_LIST"),
+        ({"a": [1, 2]}, "holds list at a"),
         ({"a": "text"}, "holds str at a"),
         ({1: np.zeros(2)}, "a dict key that is no text"),
-        ({"a": np.array(["x"], dtype=object)}, "opcode"),
+        ({"a": np.array(["x"], dtype=object)}, "dtype 'O8'"),
+        ({"a": np.ones(1, "f4").__reduce__}, "asks for .*getattr"),
         (np.zeros(3), "holds .* at its root"),
         ({"a": np.zeros(2, "c8")}, "dtype 'c8'"),
         ({"a": np.zeros(2, ">f4")}, "byte order '>'"),

@@ -11,7 +11,7 @@ import torch
 
 from i3dzoo import formats
 from i3dzoo.errors import FormatError, UnsafeFileError
-from i3dzoo.formats import torch_file
+from i3dzoo.formats import torch_write
 
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)}
 
@@ -33,7 +33,7 @@ def test_write_is_a_bare_state_dict(tmp_path: Path) -> None:
     """torch.load gives tensors under their names and nothing else, bfloat16 included."""
     path = tmp_path / "x.pt"
     half = formats.read(_saved(tmp_path / "h.pt", {"h": torch.ones(2, dtype=torch.bfloat16)}))
-    torch_file.write(path, {"a": np.ones((2, 3), "f4").T, **half.tensors}, {})
+    torch_write.write(path, {"a": np.ones((2, 3), "f4").T, **half.tensors}, {})
     state = torch.load(path, weights_only=True)
     assert state["a"].shape == (3, 2)
     assert state["h"].dtype is torch.bfloat16
@@ -69,7 +69,11 @@ def test_code_is_not_run(tmp_path: Path, zipped: bool) -> None:
         ([1, 2], "holds list; expected a state dict"),
         ({}, "expected a state dict"),
         ({"a": 3}, "holds int under 'a'"),
-        ({"a": torch.zeros(2, 2).to_sparse()}, "a is no plain dense tensor"),
+        ({"a": torch.zeros(2, 2).to_sparse()}, "more than tensors .*_rebuild_sparse"),
+        (
+            {"a": torch.zeros(2, dtype=torch.complex64)},
+            r"a is no plain .*ComplexFloat",
+        ),
     ],
 )
 def test_other_content(tmp_path: Path, content: Any, message: str) -> None:
@@ -95,5 +99,5 @@ def test_zip_bomb(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x/data.pkl", bytes(50_000_000))
-    with pytest.raises(UnsafeFileError, match="unpacks to 50000000 bytes"):
+    with pytest.raises(UnsafeFileError, match="unpacks to 50000000 bytes from"):
         formats.read(path)

@@ -23,7 +23,7 @@ def test_known_names() -> None:
     """Names that upstream files are known to have come out of the tables."""
     known = {
         "deepmind": "Mixed_5b/Branch_2/Conv3d_0a_3x3/conv_3d/w",
-        "flax": "params/Mixed_5b/Branch_2/Conv3d_0b_3x3/Conv_0/kernel",
+        "flax": "params/Mixed_5b/Branch_2~1Conv3d_0b_3x3/Conv_0/kernel",
         "piergiaj": "Mixed_5b.b2b.conv3d.weight",
     }
     for name, source in known.items():

@@ -324,7 +324,7 @@ def test_disk_that_takes_no_more(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, before[1]))
     try:
-        with pytest.raises(OutputError, match="cannot be written: File too large"):
+        with pytest.raises(OutputError, match="cannot be written: it is larger than the limit"):
             pull(manifest)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -22,7 +22,9 @@ COMMANDS = {
     "identify": "Say which layout a file has and which published checkpoint it is.",
     "convert": "Translate a checkpoint of any layout to canonical, or canonical to any layout.",
     "verify": "Check a checkpoint: structure, finite numbers, checksums, fingerprint.",
+    "push": "Push a checkpoint to the Hugging Face Hub, with card, labels and checksums.",
     "predict": "Name the action in videos.",
+    "prepare": "Make HMDB51, UCF101 or generated clips ready for training.",
     "export": "Write a network for another engine: ONNX, TensorRT, TAO, TorchScript, torch.export.",
     "bench": "Measure this machine, engine by engine.",
 }

@@ -32,6 +32,24 @@ class _Lines:
         say(remark)
 
 
+class _Counts:
+    """A line for every tenth of what is counted, and the remarks."""
+
+    def __init__(self) -> None:
+        self.name, self.total, self.next = "", 0, 1
+
+    def start(self, name: str, total: int | None) -> None:
+        self.name, self.total, self.next = name, total or 0, 1
+
+    def update(self, done: int) -> None:
+        if self.total and 10 * done >= self.next * self.total:
+            say(f"  {done:,} of {self.total:,} {self.name}")
+            self.next = 10 * done // self.total + 1
+
+    def say(self, remark: str) -> None:
+        say(remark)
+
+
 class _Bar:
     """Bytes, speed and time left of the file that comes."""
 
@@ -56,10 +74,10 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def watch() -> Iterator[Progress]:
-    """Show progress while the block runs."""
+def watch(counted: bool = False) -> Iterator[Progress]:
+    """Show progress while the block runs: of bytes, or `counted`, of things."""
     if not sys.stderr.isatty():
-        yield _Lines()
+        yield _Counts() if counted else _Lines()
         return
     from rich import progress
     from rich.console import Console
@@ -67,8 +85,11 @@ def watch() -> Iterator[Progress]:
     with progress.Progress(
         progress.TextColumn("  {task.description}"),
         progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
+        *(
+            [progress.MofNCompleteColumn()]
+            if counted
+            else [progress.DownloadColumn(), progress.TransferSpeedColumn()]
+        ),
         progress.TimeRemainingColumn(),
         console=Console(stderr=True),
     ) as bar:

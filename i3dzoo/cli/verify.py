@@ -38,10 +38,11 @@ _SHOWN = 12  # tensors that differ, in print
 )
 @json_option
 def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Check MODELS (files or zoo names): structure, finite numbers, checksums, fingerprint.
+    """Check MODELS (files, zoo names, Hub repositories): structure, numbers, checksums, identity.
 
     A zoo name must be the published checkpoint to the last tensor. A file must be sound, and where
-    it carries checksums or says that it is a published checkpoint, it must be true to them.
+    it carries checksums or says that it is a published checkpoint, it must be true to them. The
+    files of a Hub repository are all hashed again.
 
     With --against, files of any layouts are compared by canonical names and values; the exit code
     is 1 where a tensor differs by more than --atol. With --logits-atol the outputs decide instead.
@@ -74,7 +75,7 @@ def _verify(models: tuple[str, ...], as_json: bool) -> None:
 
     documents = []
     for model in models:
-        report = verify(find(model))
+        report = verify(find(model, verify=True))
         documents.append(report.to_dict())
         if not as_json:
             for check in report.checks:

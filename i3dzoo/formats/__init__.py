@@ -8,19 +8,43 @@ from pathlib import Path
 from typing import Any, Final
 
 from i3dzoo.arrays import Array, Tensors
-from i3dzoo.errors import FormatError, MissingFileError, OutputError
+from i3dzoo.errors import FormatError, MissingFileError, OutputError, UnsafeFileError
 from i3dzoo.formats.container import Container
 from i3dzoo.formats.tensorflow_bundle import index_path
 
-__all__ = ["Array", "Container", "Tensors", "read", "write"]
+__all__ = ["FORMATS", "Array", "Container", "Tensors", "outputs", "read", "write"]
 
-_MODULES: Final = {
+_READERS: Final = {
     "tensorflow": "tensorflow_bundle",
     "torch": "torch_file",
     "flax": "flax_pickle",
     "safetensors": "safetensors_file",
+    "keras": "keras_hdf5",
+    "onnx": "onnx_file",
 }
+_WRITERS: Final = {
+    "tensorflow": "tensorflow_write",
+    "torch": "torch_write",
+    "lightning": "torch_write",
+    "flax": "flax_pickle",
+    "safetensors": "safetensors_file",
+    "keras": "keras_hdf5",
+    "keras3": "keras_hdf5",
+}
+FORMATS: Final = {
+    "tensorflow": ".index",
+    "torch": ".pt",
+    "lightning": ".ckpt",
+    "flax": ".pkl",
+    "safetensors": ".safetensors",
+    "keras": ".h5",
+    "keras3": ".weights.h5",
+    "onnx": ".onnx",
+}
+"""The formats that a layout may be of, and how their files' names end."""
+
 _TORCH_LEGACY: Final = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # LONG1 of PyTorch's magic number
+_ENCRYPTED: Final = (".tlt", ".etlt")
 
 
 def read(path: Path) -> Container:
@@ -33,12 +57,28 @@ def read(path: Path) -> Container:
     bundle = index_path(path)
     if bundle is None and not path.exists():
         raise MissingFileError(f"{path}: there is no such file")
-    name = "tensorflow" if bundle else _sniff(path)
     try:
-        container: Container = _module(name).read(bundle or path)
+        name = "tensorflow" if bundle else _sniff(path)
+        container: Container = _module(_READERS[name]).read(bundle or path)
     except PermissionError as error:
         raise FormatError(f"{path}: no permission to read it") from error
+    except FormatError as error:
+        if path.suffix in _ENCRYPTED and not isinstance(error, UnsafeFileError):
+            raise FormatError(
+                f"{path}: is a model that NVIDIA TAO encrypted, which only its key opens; export "
+                "it unencrypted with TAO (a .pth, or a checkpoint saved without a key) and convert "
+                "that"
+            ) from error
+        raise
     return container
+
+
+def outputs(format_name: str, path: Path) -> tuple[Path, ...]:
+    """Return the files that writing a format to `path` makes, the one that names them first."""
+    if format_name == "tensorflow":
+        files: tuple[Path, ...] = _module(_WRITERS[format_name]).outputs(path)
+        return files
+    return (path,)
 
 
 def write(format_name: str, path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
@@ -47,31 +87,37 @@ def write(format_name: str, path: Path, tensors: Tensors, metadata: dict[str, st
     Raises:
         OutputError: It cannot be written, or i3dzoo only reads this format.
     """
-    module = _module(format_name)
-    if not hasattr(module, "write"):
+    if format_name not in _WRITERS:
         raise OutputError(f"{path}: i3dzoo reads files of format {format_name}, it writes none")
-    module.write(path, tensors, metadata)
+    module = _module(_WRITERS[format_name])
+    getattr(module, _FUNCTIONS.get(format_name, "write"))(path, tensors, metadata)
+
+
+_FUNCTIONS: Final = {"lightning": "write_lightning", "keras3": "write_keras3"}
 
 
 def _module(name: str) -> Any:
-    return importlib.import_module(f"i3dzoo.formats.{_MODULES[name]}")
+    return importlib.import_module(f"i3dzoo.formats.{name}")
 
 
 def _sniff(path: Path) -> str:
     if path.is_dir():
         raise FormatError(f"{path}: is a folder without a TensorFlow checkpoint (no .index file)")
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except PermissionError as error:
-        raise FormatError(f"{path}: no permission to read it") from error
+    with path.open("rb") as file:
+        head = file.read(64)
     if head.startswith(b"PK\x03\x04") or _TORCH_LEGACY in head[:16]:
         return "torch"
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "keras"
     if len(head) > 8 and head[8:9] == b"{":
         return "safetensors"
+    # a pickle begins with its protocol; a protobuf of ONNX with the field ir_version, a small int
     if head[:1] == b"\x80" and head[1:2] <= b"\x05":
         return "flax"
+    if head[:1] == b"\x08" and 1 <= (head[1:2] or b"\0")[0] < 32:
+        return "onnx"
     raise FormatError(
         f"{path}: is no format that i3dzoo reads (its first bytes: {head[:8].hex() or 'none'}); "
-        "expected a TensorFlow checkpoint, a PyTorch file, safetensors or a Flax pickle"
+        "expected a TensorFlow checkpoint, a PyTorch file or TorchScript archive, Keras HDF5, "
+        "safetensors, a Flax pickle or ONNX"
     )

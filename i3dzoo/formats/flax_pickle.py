@@ -1,90 +1,94 @@
 """Pickles of nested dicts of numpy arrays, as Flax users save them, read without unpickling.
 
-`pickle` would run what the file says. Here `pickletools` only decodes the opcodes, and a small
-machine admits the few that plain dicts and numeric arrays need. No function named in the file is
-ever looked up or called.
+Names are the keys joined by slashes. A key may itself hold a slash, as `Logits/Conv3d_0c_1x1` does
+in the published file; it is written `~1` in names, and `~` is `~0`, as in JSON pointers (RFC 6901).
 """
 
 import math
 import mmap
-import pickletools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from i3dzoo.arrays import Array
-from i3dzoo.errors import FormatError, UnsafeFileError
+from i3dzoo._files import atomic_write
+from i3dzoo.arrays import Array, Tensors, flat_bytes
+from i3dzoo.errors import FormatError, OutputError, UnsafeFileError
+from i3dzoo.formats import _pickle_write as opcodes
+from i3dzoo.formats._pickle_machine import Global, Opaque, load
 from i3dzoo.formats.container import MAX_TENSORS, Container
 
-__all__ = ["read"]
+__all__ = ["read", "write"]
 
-_RECONSTRUCT: Final = (
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-)
-_NDARRAY: Final = ("numpy", "ndarray")
-_DTYPE: Final = ("numpy", "dtype")
-_MARK: Final = object()
-_CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _MAX_DEPTH: Final = 20
-_PUSH: Final = (
-    "BININT",
-    "BININT1",
-    "BININT2",
-    "LONG1",
-    "BINBYTES",
-    "SHORT_BINBYTES",
-    "BINBYTES8",
-    "BINUNICODE",
-    "SHORT_BINUNICODE",
-    "BINUNICODE8",
-)
+_DTYPES: Final = ("f2", "f4", "f8", "i4", "i8", "u4", "u8")
 
 
-class _ArrayBuild:
-    """An array whose state has not been read yet, or has."""
-
-    def __init__(self) -> None:
-        self.array: Array | None = None
-
-    def set(self, state: Any) -> None:
-        _, shape, dtype, fortran, data = state
-        numpy_dtype = dtype.resolve()
-        if not isinstance(data, bytes) or not all(isinstance(n, int) and n >= 0 for n in shape):
-            raise ValueError("an array's state is not a shape and bytes")
-        if math.prod(shape) * numpy_dtype.itemsize != len(data):
-            raise ValueError(f"an array of shape {shape} has {len(data)} bytes")
-        flat = np.frombuffer(data, numpy_dtype)
-        self.array = flat.reshape(shape, order="F" if fortran else "C")
-
-
-class _DtypeBuild:
+class _Dtype:
     """A dtype: a code such as f4, then a state whose second item is the byte order."""
 
-    def __init__(self, code: str) -> None:
-        self.code = code
-        self.order = "="
+    def __init__(self, code: Any = None, *_: Any) -> None:
+        self.code = code.lstrip("<") if isinstance(code, str) else code
+        self.order = "<"
 
-    def set(self, state: Any) -> None:
+    def set_state(self, state: Any) -> None:
         self.order = state[1]
 
     def resolve(self) -> np.dtype[Any]:
-        if self.code not in ("f2", "f4", "f8", "i4", "i8", "u4", "u8"):
+        if self.code not in _DTYPES:
             raise ValueError(f"an array has dtype {self.code!r}")
         if self.order not in ("<", "=", "|"):
             raise ValueError(f"an array has byte order {self.order!r}")
         return np.dtype("<" + self.code)
 
 
-class _Machine:
-    """The stack and the memo of a pickle, for the opcodes of dicts and arrays."""
+class _Array:
+    """An array whose state has not been read yet, or has."""
+
+    def __init__(self, *_: Any) -> None:
+        self.array: Array | None = None
+
+    def set_state(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        self.fill(shape, dtype, "F" if fortran else "C", data)
+
+    def fill(self, shape: Any, dtype: Any, order: Any, data: Any) -> "_Array":
+        numpy_dtype = dtype.resolve()
+        if not isinstance(data, bytes | bytearray) or not all(type(n) is int for n in shape):
+            raise ValueError("an array's state is not a shape and bytes")
+        if min(shape, default=0) < 0 or math.prod(shape) * numpy_dtype.itemsize != len(data):
+            raise ValueError(f"an array of shape {shape} has {len(data)} bytes")
+        flat = np.frombuffer(data, numpy_dtype)
+        self.array = flat.reshape(shape, order="F" if order == "F" else "C")
+        return self
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    return _Array().fill(shape, dtype, order, data)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise ValueError(f"it encodes bytes as {encoding!r}")
+    return text.encode("latin1")
+
+
+_MAKERS: Final[dict[str, Callable[..., Any]]] = {
+    "numpy.dtype": _Dtype,
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
+    "numpy.core.numeric._frombuffer": _from_buffer,
+    "numpy._core.numeric._frombuffer": _from_buffer,
+    "_codecs.encode": _encode,  # how Python 3 writes bytes for Python 2
+}
+
+
+class _Leaves:
+    """A walk through dicts that may contain one another many times over, or themselves."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
         self.visits = 0
 
     def refuse(self, what: str) -> UnsafeFileError:
@@ -92,121 +96,97 @@ class _Machine:
             f"{self.path}: the pickle {what}; i3dzoo admits dicts of numpy arrays and nothing else"
         )
 
-    def pop_mark(self) -> list[Any]:
-        items = []
-        while (item := self.stack.pop()) is not _MARK:
-            items.append(item)
-        return items[::-1]
-
-    def step(self, name: str, argument: Any) -> None:
-        """Carry out one opcode."""
-        stack = self.stack
-        if name in _PUSH:
-            stack.append(argument)
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = stack[-1]
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(self.memo[argument])
-        elif name == "MARK":
-            stack.append(_MARK)
-        elif name == "EMPTY_DICT":
-            stack.append({})
-        elif name in ("SETITEM", "SETITEMS"):
-            self.set_items(name)
-        elif name in ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
-            self.make_tuple(name)
-        elif name in ("GLOBAL", "STACK_GLOBAL"):
-            self.push_global(argument)
-        elif name == "REDUCE":
-            self.reduce()
-        elif name == "BUILD":
-            state = stack.pop()
-            if not isinstance(stack[-1], _ArrayBuild | _DtypeBuild):
-                raise self.refuse("sets the state of an object")
-            stack[-1].set(state)
-        elif name not in ("PROTO", "FRAME", "STOP"):
-            raise self.refuse(f"uses the opcode {name}")
-
-    def set_items(self, name: str) -> None:
-        items = self.pop_mark() if name == "SETITEMS" else [self.stack.pop(-2), self.stack.pop()]
-        target = self.stack[-1]
-        if not isinstance(target, dict) or len(items) % 2:
-            raise self.refuse("sets items of something that is no dict")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str):
-                raise self.refuse("has a dict key that is no text")
-            target[key] = value
-
-    def make_tuple(self, name: str) -> None:
-        if name == "EMPTY_TUPLE":
-            self.stack.append(())
-        elif name == "TUPLE":
-            self.stack.append(tuple(self.pop_mark()))
-        else:
-            count = int(name[-1])
-            items = self.stack[-count:]
-            del self.stack[-count:]
-            self.stack.append(tuple(items))
-
-    def push_global(self, argument: str | None) -> None:
-        if argument is None:
-            name = self.stack.pop()
-            found = (self.stack.pop(), name)
-        else:
-            module, _, name = argument.partition(" ")
-            found = (module, name)
-        if found not in (*_RECONSTRUCT, _NDARRAY, _DTYPE):
-            raise self.refuse(f"asks for {found[0]}.{found[1]}")
-        self.stack.append(found)
-
-    def reduce(self) -> None:
-        arguments = self.stack.pop()
-        function = self.stack.pop()
-        if function in _RECONSTRUCT:
-            self.stack.append(_ArrayBuild())
-        elif function == _DTYPE and isinstance(arguments[0], str):
-            self.stack.append(_DtypeBuild(arguments[0]))
-        else:
-            raise self.refuse("calls a function")
-
-    def leaves(self, node: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Array]]:
+    def of(self, node: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Array]]:
         """Yield the arrays below a node with their names."""
         self.visits += 1
-        # dicts may contain one another many times over, or themselves
         if depth > _MAX_DEPTH or self.visits > MAX_TENSORS:
             raise self.refuse("nests without end")
         if isinstance(node, dict):
             for key, value in node.items():
-                yield from self.leaves(value, f"{name}/{key}" if name else key, depth + 1)
-        elif isinstance(node, _ArrayBuild) and node.array is not None and name:
+                if not isinstance(key, str):
+                    raise self.refuse("has a dict key that is no text")
+                escaped = key.replace("~", "~0").replace("/", "~1")
+                yield from self.of(value, f"{name}/{escaped}" if name else escaped, depth + 1)
+        elif isinstance(node, _Array) and node.array is not None and name:
             yield name, node.array
+        elif isinstance(node, Opaque | Global):
+            raise self.refuse(f"asks for {node.name}")
         else:
-            raise self.refuse(f"holds {type(node).__name__} at {name or 'its root'}")
+            kind = type(node).__name__.strip("_").lower()
+            raise self.refuse(f"holds {kind} at {name or 'its root'}")
 
 
 def read(path: Path) -> Container:
-    """Read a pickle of nested dicts of arrays; names are the keys joined by slashes.
+    """Read a pickle of nested dicts of arrays.
 
     Raises:
         UnsafeFileError: The pickle holds anything but dicts, text, and numeric arrays.
         FormatError: It is truncated or corrupt.
     """
-    machine = _Machine(path)
     try:
-        # a mapped file cuts a length that lies at the file's end, where a read would allocate it
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for opcode, argument, _ in pickletools.genops(cast(IO[bytes], data)):
-                machine.step(opcode.name, argument)
-        (root,) = machine.stack
-        tensors = dict(machine.leaves(root, ""))
-    except UnsafeFileError:
-        raise
-    except Exception as error:  # a corrupt pickle can fail in any opcode, in any way
-        raise FormatError(
-            f"{path}: the pickle is truncated or corrupt: {error or type(error).__name__}"
+            root = load(path, data, _MAKERS)
+    except ValueError as error:  # mmap's, of an empty file
+        raise (
+            error if isinstance(error, FormatError) else FormatError(f"{path}: is empty")
         ) from error
-    return Container("flax", path, tensors)
+    return Container("flax", path, dict(_Leaves(path).of(root, "")))
+
+
+def write(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:  # noqa: ARG001
+    """Write nested dicts of arrays that `pickle.loads` gives back, with any version of numpy.
+
+    Args:
+        path: The file.
+        tensors: Arrays by name; slashes in names make the nesting, `~1` is a slash in a key.
+        metadata: Not written: the file is the dict and nothing else.
+
+    Raises:
+        OutputError: The file cannot be written, or a dtype is none of numpy's own.
+    """
+    tree: dict[str, Any] = {}
+    for name, array in tensors.items():
+        if array.dtype.str[1:] not in _DTYPES:
+            raise OutputError(
+                f"{path}: {name} has dtype {array.dtype}, which this layout's readers do not know; "
+                "write a float32 checkpoint"
+            )
+        node = tree
+        *parents, leaf = (k.replace("~1", "/").replace("~0", "~") for k in name.split("/"))
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[leaf] = array
+    with atomic_write(path) as file:
+        file.write(b"\x80\x04")
+        _dump(file, tree)
+        file.write(opcodes.STOP)
+
+
+def _dump(file: BinaryIO, node: dict[str, Any]) -> None:
+    file.write(opcodes.EMPTY_DICT)
+    for key, value in node.items():
+        file.write(opcodes.text(key))
+        if isinstance(value, dict):
+            _dump(file, value)
+        else:
+            _dump_array(file, value)
+        file.write(b"s")
+
+
+def _dump_array(file: BinaryIO, array: Array) -> None:
+    """Write what numpy writes for an array, under the names that numpy 1 and 2 both know."""
+    small = opcodes.integer
+    empty = opcodes.tuple_of([small(0)])
+    kind = b"C\x01b"  # the bytes b"b"
+    array_type = opcodes.glob("numpy", "ndarray")
+    file.write(opcodes.call("numpy.core.multiarray", "_reconstruct", array_type, empty, kind))
+    code = opcodes.text(array.dtype.str[1:])
+    file.write(b"(" + small(1) + opcodes.tuple_of(map(small, array.shape)))
+    file.write(opcodes.call("numpy", "dtype", code, opcodes.FALSE, b"\x88"))
+    order = [opcodes.text("<"), opcodes.NONE, opcodes.NONE, opcodes.NONE]
+    minus = b"J\xff\xff\xff\xff"
+    file.write(opcodes.tuple_of([small(3), *order, minus, minus, small(0)]) + b"b")
+    raw = flat_bytes(array)
+    file.write(opcodes.FALSE + b"\x8e" + raw.size.to_bytes(8, "little"))
+    file.write(raw.data)
+    file.write(b"tb")

@@ -19,12 +19,14 @@ import numpy as np
 from i3dzoo.arrays import Array, bfloat16
 from i3dzoo.checksums import crc32c, mask
 from i3dzoo.errors import ChecksumError, FormatError, MissingFileError
+from i3dzoo.formats import object_graph
+from i3dzoo.formats._protobuf import TruncatedError, fields, varint
 from i3dzoo.formats.container import MAX_TENSORS, Container
 
 __all__ = ["BundleEntry", "index_path", "read", "read_index"]
 
-_MAGIC: Final = 0xDB4775248B80FB57
-_FOOTER: Final = 48
+MAGIC: Final = 0xDB4775248B80FB57
+FOOTER: Final = 48
 _TRAILER: Final = 5  # a block's compression type and masked CRC
 _STRING: Final = 7
 # DataType of tensorflow/core/framework/types.proto
@@ -90,7 +92,19 @@ def read(path: Path) -> Container:
     shards, entries = read_index(index)
     data = [_map(index, number, shards) for number in range(shards)]
     tensors = {name: _tensor(index, name, entry, data) for name, entry in entries.items()}
-    return Container("tensorflow", index, tensors, checked=True)
+    return Container("tensorflow", index, _renamed(index, tensors), checked=True)
+
+
+def _renamed(index: Path, tensors: dict[str, Array]) -> dict[str, Array]:
+    """Give the tensors of a TensorFlow 2 checkpoint the names of their variables."""
+    graph = tensors.pop(object_graph.KEY, None)
+    if graph is None:
+        return tensors
+    try:
+        names = object_graph.variable_names(graph.data, list(tensors))
+    except ValueError as error:
+        raise FormatError(f"{index}: its object graph is corrupt: {error}") from error
+    return {names[key]: array for key, array in tensors.items()}
 
 
 def read_index(path: Path) -> tuple[int, dict[str, BundleEntry]]:
@@ -110,52 +124,35 @@ def read_index(path: Path) -> tuple[int, dict[str, BundleEntry]]:
             key.decode("utf-8"): _entry(path, key.decode("utf-8"), value, shards)
             for key, value in pairs.items()
         }
-    except (IndexError, UnicodeDecodeError, _TruncatedError) as error:
+    except (IndexError, UnicodeDecodeError, TruncatedError) as error:
         raise FormatError(
             f"{path}: is truncated or corrupt: its table cannot be read; fetch it again"
         ) from error
     return shards, entries
 
 
-class _TruncatedError(ValueError):
-    """A varint or a message runs past its end."""
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if shift > 63:
-            raise _TruncatedError
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
 def _table(path: Path, content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    footer = content[-_FOOTER:]
-    if len(footer) < _FOOTER or int.from_bytes(footer[-8:], "little") != _MAGIC:
+    footer = content[-FOOTER:]
+    if len(footer) < FOOTER or int.from_bytes(footer[-8:], "little") != MAGIC:
         raise FormatError(
             f"{path}: is truncated or no TensorFlow index: its last 8 bytes are not the table magic"
         )
-    meta_offset, at = _varint(footer, 0)
-    meta_size, at = _varint(footer, at)
-    offset, at = _varint(footer, at)
-    size, at = _varint(footer, at)
+    meta_offset, at = varint(footer, 0)
+    meta_size, at = varint(footer, at)
+    offset, at = varint(footer, at)
+    size, at = varint(footer, at)
     # nothing follows the handles, and the block of meta data is empty; damage there is damage too
     if any(footer[at:-8]) or any(_block(path, content, meta_offset, meta_size)):
         raise FormatError(f"{path}: is corrupt: its footer is not as TensorFlow writes it")
     for _, handle in _block(path, content, offset, size):
-        offset, at = _varint(handle, 0)
-        size, at = _varint(handle, at)
+        offset, at = varint(handle, 0)
+        size, at = varint(handle, at)
         yield from _block(path, content, offset, size)
 
 
 def _block(path: Path, content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     end = offset + size
-    if end + _TRAILER > len(content) - _FOOTER:
+    if end + _TRAILER > len(content) - FOOTER:
         raise FormatError(f"{path}: is truncated: a block ends at {end} of {len(content)} bytes")
     body = content[offset : end + 1]
     stored = int.from_bytes(content[end + 1 : end + _TRAILER], "little")
@@ -174,42 +171,21 @@ def _block(path: Path, content: bytes, offset: int, size: int) -> Iterator[tuple
     limit = size - 4 * (restarts + 1)
     key, at = b"", 0
     while at < limit:
-        shared, at = _varint(body, at)
-        unshared, at = _varint(body, at)
-        length, at = _varint(body, at)
+        shared, at = varint(body, at)
+        unshared, at = varint(body, at)
+        length, at = varint(body, at)
         if shared > len(key) or at + unshared + length > limit:
-            raise _TruncatedError
+            raise TruncatedError
         key = key[:shared] + body[at : at + unshared]
         at += unshared
         yield key, body[at : at + length]
         at += length
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the fields of a protocol buffer as (number, integer or bytes)."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        kind = tag & 7
-        if kind == 0:
-            value, at = _varint(message, at)
-            yield tag >> 3, value
-            continue
-        if kind == 2:
-            length, at = _varint(message, at)
-        else:
-            length = {1: 8, 5: 4}.get(kind, len(message) + 1)
-        if at + length > len(message):
-            raise _TruncatedError
-        raw = message[at : at + length]
-        yield tag >> 3, raw if kind == 2 else int.from_bytes(raw, "little")
-        at += length
-
-
 def _header(path: Path, message: bytes | None) -> int:
     if message is None:
         raise FormatError(f"{path}: has no bundle header; it is no TensorFlow checkpoint index")
-    header = dict(_fields(message))
+    header = dict(fields(message))
     if header.get(2, 0) != 0:
         raise FormatError(f"{path}: holds big-endian tensors; i3dzoo reads little-endian ones")
     shards = header.get(1, 1)
@@ -221,7 +197,7 @@ def _header(path: Path, message: bytes | None) -> int:
 def _entry(path: Path, name: str, message: bytes, shards: int) -> BundleEntry:
     numbers: dict[int, int] = {}
     shape: list[int] = []
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if number == 7:
             raise FormatError(
                 f"{path}: {name} is a partitioned variable; save the checkpoint without partitions"
@@ -229,9 +205,9 @@ def _entry(path: Path, name: str, message: bytes, shards: int) -> BundleEntry:
         if isinstance(value, int):
             numbers[number] = value
         elif number == 2:
-            dims = [dim for field, dim in _fields(value) if field == 2 and isinstance(dim, bytes)]
+            dims = [dim for field, dim in fields(value) if field == 2 and not isinstance(dim, int)]
             for dim in dims:
-                size = dict(_fields(dim)).get(1, 0)
+                size = dict(fields(dim)).get(1, 0)
                 shape.append(size if isinstance(size, int) else -1)
     entry = BundleEntry(
         dtype=numbers.get(1, 0),

@@ -1,5 +1,8 @@
 """Video files through PyAV: every frame that decodes, in display order, with its time."""
 
+import bisect
+import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,16 @@ from av.video.reformatter import VideoReformatter
 from i3dzoo.errors import VideoError
 from i3dzoo.video.records import Frames, VideoInfo
 
-__all__ = ["MAX_PIXELS", "probe_container", "read_container", "to_array"]
+__all__ = [
+    "MAX_PIXELS",
+    "decode",
+    "has_display_times",
+    "open_video",
+    "probe_container",
+    "read_container",
+    "stamp",
+    "to_array",
+]
 
 MAX_PIXELS = 1 << 26
 """Largest frame that is decoded (8192 x 8192): a small file can declare an absurdly large one."""
@@ -27,12 +39,14 @@ _FORMATS = (
     "h264,hevc,av1,obu,ivf,ogg,rm,dv,nut,mxf,yuv4mpegpipe,swf,wtv,nsv,vob"
 )
 
+_WORTH = 8  # frames that are decoded sooner than skipped over
+
 _MAX_SECONDS_A_FRAME = 20.0  # beyond it the timestamps are taken for broken, not for a slideshow
 
 
 @dataclass
 class _Report:
-    """What went wrong while a file was decoded; filled by `_decode`."""
+    """What went wrong while a file was decoded; filled by `decode`."""
 
     # Whether the last packet lacks bytes, or the file could not be read on after it, is `partial`.
     packets: int = 0
@@ -49,36 +63,42 @@ def probe_container(path: Path) -> VideoInfo:
     """
     report = _Report()
     stamps: list[float | None] = []
-    with _open(path) as container:
-        stream = _video_stream(path, container)
+    keys: list[tuple[int, int | None]] = []
+    with open_video(path) as (container, stream):
         height = width = 0
-        for frame in _decode(container, stream, report):
+        for frame in decode(container, stream, report):
             if not stamps:
                 height, width = frame.height, frame.width
                 if _quarter_turns(frame) % 2:
                     height, width = width, height
-            stamps.append(_stamp(frame))
+            if frame.key_frame:
+                keys.append((len(stamps), frame.pts))
+            stamps.append(stamp(frame))
         if not stamps:
             raise VideoError(f"{path}: no frame of it can be decoded; the file is damaged or empty")
         declared = float(stream.average_rate or stream.guessed_rate or 0) or None
         truncated = _ends_early(stream, report) or (
             container.format.name == "gif" and _lacks_trailer(path)
         )
+        seekable = not truncated and not report.broken and has_display_times(container, stream)
     times, fps = _times(stamps, declared)
     warnings = []
     if truncated:
         warnings.append(f"the file ends early; the {len(stamps)} frames that are there are used")
     elif report.broken:
         warnings.append(f"the file is damaged; {report.broken} frames or packets were left out")
-    return VideoInfo(
-        path, "file", "rgb", len(stamps), height, width, fps, times, truncated, tuple(warnings)
-    )
+    keyframes = _keyframes(stamps, keys) if seekable else ()
+    size = len(stamps), height, width
+    return VideoInfo(path, "file", "rgb", *size, fps, times, truncated, tuple(warnings), keyframes)
 
 
-def read_container(info: VideoInfo, wanted: npt.NDArray[np.int64]) -> Iterator[tuple[int, Frames]]:
+def read_container(
+    info: VideoInfo, wanted: npt.NDArray[np.int64], threads: int = 0
+) -> Iterator[tuple[int, Frames]]:
     """Yield (index, uint8 [H, W, 3]) of the wanted frames, whose indices rise, as they decode.
 
-    Only wanted frames are converted to RGB, one is held at a time, and decoding stops at the last.
+    Only wanted frames are converted to RGB, one is held at a time, decoding stops at the last, and
+    where the video has keyframes it skips to the one before a wanted frame.
 
     Raises:
         VideoError: The file holds fewer frames than when it was probed.
@@ -86,16 +106,41 @@ def read_container(info: VideoInfo, wanted: npt.NDArray[np.int64]) -> Iterator[t
     reformatter = VideoReformatter()
     pending = iter(wanted.tolist())
     target = next(pending, None)
-    with _open(info.path) as container:
-        stream = _video_stream(info.path, container)
-        for index, frame in enumerate(_decode(container, stream, _Report())):
-            if target is None:
-                return
-            if index == target:
-                yield index, to_array(frame, reformatter, info)
-                target = next(pending, None)
-    if target is not None:
-        raise VideoError(f"{info.path}: frame {target} is gone; the file changed while being read")
+    with open_video(info.path, threads) as (container, stream):
+        position = 0
+        frames = decode(container, stream)
+        while target is not None:
+            if (key := _key_before(info, target)) is not None and key[0] > position + _WORTH:
+                position, frames = _skip(info, container, stream, key)
+            frame = next(itertools.islice(frames, target - position, None), None)
+            if frame is None:
+                raise VideoError(
+                    f"{info.path}: frame {target} is gone; the file changed while being read"
+                )
+            position = target + 1
+            yield target, to_array(frame, reformatter, info)
+            target = next(pending, None)
+
+
+def _key_before(info: VideoInfo, target: int) -> tuple[int, int] | None:
+    place = bisect.bisect_right(info.keyframes, target, key=lambda key: key[0])
+    return info.keyframes[place - 1] if place else None
+
+
+def _skip(
+    info: VideoInfo, container: Any, stream: Any, key: tuple[int, int]
+) -> tuple[int, Iterator[av.VideoFrame]]:
+    """Seek to a keyframe; where that does not lead exactly there, to the first frame."""
+    container.seek(key[1], stream=stream)
+    frames = decode(container, stream)
+    for frame in frames:
+        # Frames before the keyframe belong to the group before it and lack what they refer to.
+        if frame.pts is not None and frame.pts >= key[1]:
+            if frame.pts == key[1]:
+                return key[0], itertools.chain([frame], frames)
+            break
+    container.seek(info.keyframes[0][1], stream=stream)
+    return 0, decode(container, stream)
 
 
 def to_array(frame: av.VideoFrame, reformatter: VideoReformatter, info: VideoInfo | None) -> Frames:
@@ -125,7 +170,8 @@ def _over_white(image: Frames) -> Frames:
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
-def _stamp(frame: av.VideoFrame) -> float | None:
+def stamp(frame: av.VideoFrame) -> float | None:
+    """Return the frame's own time in seconds; None where it has none."""
     if frame.pts is None or not frame.time_base:
         return None
     return float(frame.pts * frame.time_base)
@@ -151,18 +197,55 @@ def _open(path: Path) -> Any:
         ) from error
 
 
+@contextlib.contextmanager
+def open_video(path: Path, threads: int = 0) -> Iterator[tuple[Any, Any]]:
+    """Open a file and its video stream; both are closed when the block ends.
+
+    Args:
+        path: The file.
+        threads: That decode; 0 for as many as there are processors.
+
+    Raises:
+        VideoError: It is no video.
+    """
+    with _open(path) as container:
+        stream = _video_stream(path, container)
+        if threads:
+            stream.codec_context.thread_count = threads
+        else:
+            stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def has_display_times(container: Any, stream: Any) -> bool:
+    """Tell whether frames carry the times they are shown at: an AVI with B-frames does not."""
+    return not (container.format.name == "avi" and stream.codec_context.has_b_frames)
+
+
+def _keyframes(
+    stamps: list[float | None], keys: list[tuple[int, int | None]]
+) -> tuple[tuple[int, int], ...]:
+    """Return the keyframes, if times rise strictly: a frame is known by its time alone."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    if len(known) < len(stamps) or any(a >= b for a, b in itertools.pairwise(known)):
+        return ()
+    if not keys or keys[0][0] != 0:
+        return ()
+    return tuple((index, pts) for index, pts in keys if pts is not None)
+
+
 def _video_stream(path: Path, container: Any) -> Any:
     stream = container.streams.best("video")
     if stream is None or stream.disposition & Disposition.attached_pic:
         kinds = sorted({other.type for other in container.streams}) or ["nothing"]
         raise VideoError(f"{path}: holds no video, only {', '.join(kinds)}")
-    stream.thread_type = "AUTO"
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
 
 
-def _decode(container: Any, stream: Any, report: _Report) -> Iterator[av.VideoFrame]:
+def decode(container: Any, stream: Any, report: _Report | None = None) -> Iterator[av.VideoFrame]:
     """Yield the frames that decode; what does not is counted in the report and left out."""
+    report = report or _Report()
     packets = container.demux(stream)
     while True:
         try:

@@ -59,13 +59,14 @@ def probe(path: str | Path, channels: Channels = "rgb") -> VideoInfo:
 
 
 def stream(
-    info: VideoInfo, indices: Sequence[int] | npt.NDArray[np.int64]
+    info: VideoInfo, indices: Sequence[int] | npt.NDArray[np.int64], threads: int = 0
 ) -> Iterator[tuple[int, Frames]]:
     """Yield the wanted frames one by one, each index once, in rising order.
 
     Args:
         info: What `probe` returned.
         indices: The wanted frames, in any order, repeated or not.
+        threads: That decode a video file; 0 for as many as there are processors.
 
     Yields:
         The index, and the frame as uint8 [H, W, C].
@@ -78,8 +79,9 @@ def stream(
         raise VideoError(
             f"{info.path}: frames {wanted[0]}..{wanted[-1]} are wanted; it has {info.frames}"
         )
+    if info.kind == "file":
+        return _container.read_container(info, wanted, threads)
     readers = {
-        "file": _container.read_container,
         "folder": _frames.read_folder,
         "npy": _frames.read_array,
     }
@@ -90,6 +92,7 @@ def read(
     source: str | Path | VideoInfo,
     indices: Sequence[int] | npt.NDArray[np.int64] | None = None,
     channels: Channels = "rgb",
+    threads: int = 0,
 ) -> Video:
     """Read frames of a video into one array.
 
@@ -97,6 +100,7 @@ def read(
         source: The path, or what `probe` returned for it.
         indices: Which frames, in the order wanted and repeated as wanted; None reads all of them.
         channels: `rgb`, or `xy` for optical flow; ignored when `source` is a record.
+        threads: As in `stream`.
 
     Returns:
         The frames, uint8 [T, H, W, C].
@@ -109,6 +113,6 @@ def read(
     chosen = np.arange(info.frames) if indices is None else np.asarray(indices, dtype=np.int64)
     depth = 3 if info.channels == "rgb" else 2
     frames = np.empty((len(chosen), info.height, info.width, depth), dtype=np.uint8)
-    for index, frame in stream(info, chosen):
+    for index, frame in stream(info, chosen, threads):
         frames[chosen == index] = frame
     return Video(info, chosen, frames)

@@ -28,6 +28,8 @@ class VideoInfo:
         times: Seconds since the first frame, float64 [frames], never falling; None without a rate.
         truncated: The source ends before its own header says.
         warnings: What the user should know of the source, one sentence each.
+        keyframes: (index, timestamp in the stream's time base) of the frames where decoding can
+            start, the first frame among them; empty where it must start at the first frame.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class VideoInfo:
     times: npt.NDArray[np.float64] | None = None
     truncated: bool = False
     warnings: tuple[str, ...] = ()
+    keyframes: tuple[tuple[int, int], ...] = ()
 
     @property
     def duration(self) -> float | None:

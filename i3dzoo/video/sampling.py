@@ -11,7 +11,7 @@ import numpy.typing as npt
 from i3dzoo.errors import VideoError
 from i3dzoo.video.records import VideoInfo
 
-__all__ = ["MAX_FPS", "Clip", "Samples", "clips", "resample", "whole", "windows"]
+__all__ = ["MAX_FPS", "Clip", "Samples", "clip_at", "clips", "resample", "whole", "windows"]
 
 MAX_FPS = 1000.0
 """The highest frame rate that a video is resampled to."""
@@ -120,6 +120,19 @@ def clips(samples: Samples, frames: int, count: int = 1) -> list[Clip]:
         return [_clip(samples, spare // 2, frames)]
     starts = np.unique(np.rint(np.linspace(0, spare, count)).astype(int))
     return [_clip(samples, int(start), frames) for start in starts]
+
+
+def clip_at(samples: Samples, first: int, frames: int) -> Clip:
+    """Return the clip that starts at sample `first`, looped where the video ends before it does.
+
+    Raises:
+        VideoError: There is no such sample, or no frame is wanted.
+    """
+    if not 0 <= first < len(samples) or frames < 1:
+        raise VideoError(
+            f"a clip of {frames} frames from sample {first} is wanted; there are {len(samples)}"
+        )
+    return _clip(samples, first, frames)
 
 
 def whole(samples: Samples, minimum: int) -> Clip:

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from i3dzoo.errors import ShapeError
 from i3dzoo.metadata import Input
 from i3dzoo.video.decode import stream
-from i3dzoo.video.records import VideoInfo
+from i3dzoo.video.records import Frames, VideoInfo
 from i3dzoo.video.sampling import Clip
 
-__all__ = ["load_clips", "preprocess", "resized_size"]
+__all__ = ["load_clips", "preprocess", "resize_frame", "resize_frames", "resized_size"]
 
 _CHUNK_VALUES = 1 << 23  # float32 values of full-size frames held at once: 32 MiB
 
@@ -29,6 +29,25 @@ def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
         return (2 * side * short_side + short) // (2 * short)
 
     return scaled(height), scaled(width)
+
+
+def resize_frames(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize uint8 [T, H, W, C] to uint8 [T, C, height, width], as `preprocess` does but rounded.
+
+    Values differ from those of `preprocess` by rounding only: 1 of 255 at most.
+    """
+    planes = frames.permute(0, 3, 1, 2)
+    if size == tuple(frames.shape[1:3]):
+        return planes
+    # Of uint8 in this order of memory PyTorch has a kernel 6 times as fast as that of float32.
+    return F.interpolate(planes, size, mode="bilinear", align_corners=False)
+
+
+def resize_frame(frame: Frames, size: tuple[int, int]) -> Frames:
+    """Resize one frame uint8 [H, W, C] to [height, width, C], as `resize_frames` does."""
+    resized = resize_frames(torch.from_numpy(frame)[None], size)
+    array: Frames = resized[0].permute(1, 2, 0).contiguous().numpy()
+    return array
 
 
 def preprocess(frames: npt.NDArray[np.uint8] | torch.Tensor, spec: Input) -> torch.Tensor:

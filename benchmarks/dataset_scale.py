@@ -1,0 +1,111 @@
+"""A dataset of full size, from files to batches: seconds, memory, open files.
+
+Prepares a folder with `i3dzoo prepare hmdb51` in a child process and goes through all its clips
+once with workers, watching resident memory and open files of all processes:
+
+    i3dzoo prepare generated full --splits testTrainMulti_7030_splits --per-class all
+    python benchmarks/dataset_scale.py full [--workers 2] [--json results.json]
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from i3dzoo.metadata import Input
+from i3dzoo.video import TRAIN, VideoDataset, loader
+
+SPEC = Input(resize=56, crop=48, frames=16, fps=None)
+
+
+def tree(pid: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += tree(int(child))
+    return found
+
+
+def usage() -> tuple[float, int]:
+    """Return megabytes (what is shared counts in part) and open files of the process tree."""
+    memory = files = 0
+    for pid in tree(os.getpid()):
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            memory += next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+            files += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        except (OSError, StopIteration):
+            continue
+    return memory / 1024, files
+
+
+def prepare(source: Path, out: Path) -> dict[str, float]:
+    """Run the command to its end, watching."""
+    start, peak, most = time.perf_counter(), 0.0, 0
+    command = [sys.executable, "-m", "i3dzoo", "prepare", "hmdb51", str(source), str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        memory, files = usage()
+        peak, most = max(peak, memory), max(most, files)
+        time.sleep(0.5)
+    if process.returncode:
+        raise SystemExit(f"failed with status {process.returncode}: {' '.join(command)}")
+    return {"seconds": time.perf_counter() - start, "peak_megabytes": peak, "open_files": most}
+
+
+def epoch(out: Path, workers: int) -> dict[str, float]:
+    """Go through all clips twice, and compare usage early, late in the first, and in the second."""
+    data = VideoDataset(out, SPEC, sampling=TRAIN, on_bad_video="skip")
+    batches, bad, clips = loader(data, 16, workers, shuffle=True), 0, 0
+    marks = []
+    start = time.perf_counter()
+    for number in range(2):
+        data.set_epoch(number)
+        for step, batch in enumerate(batches):
+            bad, clips = bad + len(batch.bad), clips + len(batch)
+            if step in (20, len(batches) - 10):
+                marks.append(usage())
+    seconds = time.perf_counter() - start
+    return {
+        "clips_per_second": clips / seconds,
+        "clips": clips,
+        "bad": bad,
+        "megabytes_early": marks[0][0],
+        "megabytes_late": marks[-1][0],
+        "open_files_early": marks[0][1],
+        "open_files_late": marks[-1][1],
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.source.parent) as folder:
+        out = Path(folder, "out")
+        result = {
+            "prepare": prepare(arguments.source, out),
+            "again": prepare(arguments.source, out),
+        }
+        result["two epochs"] = epoch(out, arguments.workers)
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    for name, numbers in result.items():
+        words = ", ".join(f"{key} {value:,.1f}" for key, value in numbers.items())
+        print(f"  {name}: {words}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Work spread over processes, with a bounded amount of it in flight."""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from i3dzoo.errors import I3DZooError
+
+__all__ = ["cores", "run"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    with contextlib.suppress(AttributeError):  # macOS and Windows have no affinity
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run(
+    function: Callable[[Item], Result], items: Iterable[Item], jobs: int
+) -> Generator[tuple[Item, Result], None, None]:
+    """Yield (item, function(item)) as they are done, in any order; in order where `jobs` is 1.
+
+    Processes are spawned, not forked: PyTorch and OpenCV hold threads that a fork would lose. At
+    most two items a process are in flight, so nothing piles up where the caller is slow. An
+    exception of `function` is raised here, and what has not begun by then is not begun.
+
+    Args:
+        function: Picklable, as are items and results; `jobs` of 1 runs it in this process.
+        items: What to work on.
+        jobs: Number of processes.
+
+    Raises:
+        I3DZooError: A process was killed, most likely for lack of memory.
+    """
+    if jobs <= 1:
+        for item in items:
+            yield item, function(item)
+        return
+    pending: dict[Future[Result], Item] = {}
+    remaining = iter(items)
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        for item in itertools.islice(remaining, 2 * jobs):
+            pending[pool.submit(function, item)] = item
+        while pending:
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                finished = pending.pop(future)
+                for item in itertools.islice(remaining, 1):
+                    pending[pool.submit(function, item)] = item
+                yield finished, future.result()
+    except BrokenProcessPool as error:
+        raise I3DZooError(
+            "a worker process was killed, most likely for lack of memory; "
+            "run the command again with fewer --jobs: what is done is kept"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

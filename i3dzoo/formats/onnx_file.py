@@ -1,0 +1,104 @@
+"""ONNX files: their initializers, read without the onnx package.
+
+Exporters keep the names of a state dict for weights that they do not fold together; of several
+that are equal PyTorch's keeps one, and an Identity node for the name of each other. Source:
+onnx/onnx.proto: ModelProto.graph is field 7, GraphProto.node 1 and initializer 5; of NodeProto
+input is 1, output 2, op_type 4; of TensorProto dims is 1, data_type 2, float_data 4, name 8,
+raw_data 9, external_data 13, data_location 14.
+"""
+
+import math
+import mmap
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from i3dzoo.arrays import Array, bfloat16
+from i3dzoo.errors import FormatError, UnsafeFileError
+from i3dzoo.formats._protobuf import fields, varint
+from i3dzoo.formats.container import MAX_TENSORS, Container
+
+__all__ = ["read"]
+
+_DTYPES: Final = {1: "<f4", 10: "<f2", 11: "<f8"}
+_BFLOAT16: Final = 16
+
+
+def read(path: Path) -> Container:
+    """Read the floating-point initializers of a graph; integers are shapes and axes, not weights.
+
+    Raises:
+        UnsafeFileError: Weights lie in another file.
+        FormatError: The file is truncated, corrupt or no ONNX, or has no such initializer.
+    """
+    with path.open("rb") as file:
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    tensors: dict[str, Array] = {}
+    copies: dict[str, str] = {}
+    try:
+        for number, graph in fields(data):
+            if number != 7 or isinstance(graph, int):
+                continue
+            for part, message in fields(graph):
+                if part == 5 and not isinstance(message, int):
+                    _add(path, message, tensors)
+                elif part == 1 and not isinstance(message, int):
+                    copies.update(_copy(message))
+    except FormatError:
+        raise
+    except (ValueError, IndexError, OverflowError) as error:
+        raise FormatError(f"{path}: is truncated or no ONNX file: {error}") from error
+    originals = dict(tensors)
+    tensors |= {copy: originals[name] for copy, name in copies.items() if name in originals}
+    if not tensors:
+        raise FormatError(f"{path}: holds no ONNX graph with weights")
+    return Container("onnx", path, tensors)
+
+
+def _copy(node: memoryview) -> dict[str, str]:
+    """Return {output: input} of an Identity node, and nothing of any other."""
+    parts = {number: value for number, value in fields(node) if not isinstance(value, int)}
+    if bytes(parts.get(4, b"")) != b"Identity" or not {1, 2} <= set(parts):
+        return {}
+    return {str(parts[2], "utf-8"): str(parts[1], "utf-8")}
+
+
+def _add(path: Path, message: memoryview, tensors: dict[str, Array]) -> None:
+    """Put an initializer among the tensors, if it is of floating-point numbers."""
+    shape: list[int] = []
+    parts: dict[int, Any] = {}
+    for number, value in fields(message):
+        if number == 1:
+            shape.extend([value] if isinstance(value, int) else _varints(value))
+        elif number == 4 and 4 in parts:
+            raise FormatError(f"{path}: keeps numbers one by one; save it again with onnx.save")
+        else:
+            parts[number] = value
+    name = str(parts.get(8, b""), "utf-8")
+    if 13 in parts or parts.get(14, 0):
+        raise UnsafeFileError(
+            f"{path}: {name} lies in another file; save the model in one file "
+            "(onnx.save with save_as_external_data=False) and convert that"
+        )
+    kind = parts.get(2, 0)
+    if kind not in _DTYPES and kind != _BFLOAT16:
+        return
+    dtype = bfloat16() if kind == _BFLOAT16 else np.dtype(_DTYPES[kind])
+    raw = parts.get(9, parts.get(4, b"") if kind == 1 else b"")
+    size = math.prod(shape) * dtype.itemsize
+    if isinstance(raw, int) or len(raw) != size:
+        found = "nothing" if isinstance(raw, int) else f"{len(raw)} bytes"
+        raise FormatError(f"{path}: {name} of shape {tuple(shape)} has {found}; expected {size}")
+    if name in tensors or len(tensors) >= MAX_TENSORS:
+        raise FormatError(f"{path}: {name} stands twice, or there are more than {MAX_TENSORS}")
+    tensors[name] = np.ndarray(tuple(shape), dtype, buffer=raw)
+
+
+def _varints(packed: memoryview) -> list[int]:
+    numbers: list[int] = []
+    at = 0
+    while at < len(packed) and len(numbers) <= 8:
+        number, at = varint(packed, at)
+        numbers.append(number)
+    return numbers

@@ -1,0 +1,101 @@
+"""`i3dzoo convert` between layouts, run as a user runs it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from i3dzoo import tables
+from i3dzoo._resources import data
+from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+
+from .test_cli import run
+
+
+@pytest.fixture(scope="module")
+def file(random_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A canonical file of random numbers."""
+    return write_checkpoint(tmp_path_factory.mktemp("cli") / "x.safetensors", random_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("layout", "printed"),
+    [
+        ("deepmind", "x.deepmind.index"),
+        ("flax", "x.flax.pkl"),
+        ("keras", "x.keras.h5"),
+        ("keras3", "x.keras3.weights.h5"),
+        ("tao", "x.tao.ckpt"),
+    ],
+)
+def test_default_names(file: Path, tmp_path: Path, layout: str, printed: str) -> None:
+    """Without DST a file gets the layout's own ending, and its path is the last line."""
+    result = run("convert", file, "--to", layout, "--quiet", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{printed}\n"
+    assert read_checkpoint(tmp_path / printed).metadata.num_classes == 12
+
+
+def test_a_bundle_by_its_prefix(file: Path, tmp_path: Path) -> None:
+    """DST may be the prefix, as TensorFlow users write it; the index is what is printed."""
+    result = run("convert", file, "model.ckpt", "--to", "deepmind", "--quiet", cwd=tmp_path)
+    assert result.stdout == "model.ckpt.index\n"
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["model.ckpt.data-00000-of-00001", "model.ckpt.index"]
+    back = run("convert", "model.ckpt", "--quiet", cwd=tmp_path)
+    assert back.stdout == "model.safetensors\n"
+
+
+def test_report_of_every_tensor(file: Path, tmp_path: Path) -> None:
+    """The report names source, target, shape and operation of each, and why some are left out."""
+    report = tmp_path / "report.json"
+    arguments = ["--to", "keras", "--report", report, "--dry-run", "--quiet"]
+    result = run("convert", file, tmp_path / "x.h5", *arguments)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(report.read_text())
+    assert document["tensors"][0] == {
+        "source": "Conv3d_1a_7x7.conv.weight",
+        "target": "Conv3d_1a_7x7_conv/kernel",
+        "shape": [7, 7, 7, 3, 64],
+        "operation": "-> DHWIO",
+    }
+    assert len(document["tensors"]) == 230
+    assert len(document["ignored"]) == 57
+    assert {step["operation"] for step in document["ignored"]} == {"ones, which the layout implies"}
+
+
+def test_own_table_in_both_directions(file: Path, tmp_path: Path) -> None:
+    """--to my.toml writes by a table of one's own, --converter my.toml reads by it."""
+    own = tmp_path / "my.toml"
+    text = (data("converters") / "hassony2.toml").read_text("utf-8")
+    own.write_text(text.replace('also = ["", "module."]', 'also = ["backbone."]'))
+    there = run("convert", file, "--to", own, "--quiet", cwd=tmp_path)
+    assert there.stdout == "x.my.pt\n"
+    state = torch.load(tmp_path / "x.my.pt", weights_only=True)
+    assert all(name.startswith("backbone.") for name in state)
+    lost = run("convert", "x.my.pt", "--quiet", cwd=tmp_path)
+    assert lost.returncode == 1
+    assert "--converter" in lost.stderr
+    back = run("convert", "x.my.pt", "y.safetensors", "--converter", own, "--quiet", cwd=tmp_path)
+    assert back.returncode == 0, back.stderr
+    assert read_checkpoint(tmp_path / "y.safetensors").metadata.num_classes == 12
+
+
+def test_stream_of_a_joint_checkpoint(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Without --stream a joint checkpoint is refused with the way out; with it one is read."""
+    from i3dzoo import convert
+
+    table = tables.table("piergiaj")
+    rgb = convert.from_canonical("", random_checkpoint.tensors, table).tensors
+    state = {f"model_rgb.{name}": torch.from_numpy(array.copy()) for name, array in rgb.items()}
+    state |= {name.replace("_rgb.", "_of."): tensor for name, tensor in state.items()}
+    stem = "model_of.Conv3d_1a_7x7.conv3d.weight"
+    state[stem] = state[stem][:, :2].clone()
+    torch.save(state, tmp_path / "joint.pth")
+    refused = run("convert", "joint.pth", "--quiet", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "choose the network to read with --stream rgb or --stream flow" in refused.stderr
+    done = run("convert", "joint.pth", "--stream", "flow", "--quiet", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_checkpoint(tmp_path / "joint.safetensors").metadata.stream == "flow"

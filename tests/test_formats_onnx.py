@@ -1,0 +1,79 @@
+"""ONNX files: initializers by name, as PyTorch's exporter and the onnx package write them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from i3dzoo import convert, formats, tables
+from i3dzoo.checkpoint import Checkpoint, read_checkpoint
+from i3dzoo.errors import FormatError, MappingError, UnsafeFileError
+
+onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+
+
+def _model(checkpoint: Checkpoint, layout: str, copies: tuple[str, ...] = ()) -> "onnx.ModelProto":
+    """Make a model whose initializers are a checkpoint's; some are Identity of the first scale."""
+    helper = onnx.helper
+    tensors = convert.from_canonical("", checkpoint.tensors, tables.table(layout)).tensors
+    initializers = [
+        onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+        for name, array in tensors.items()
+        if name not in copies
+    ]
+    nodes = [helper.make_node("Identity", ["Conv3d_1a_7x7.bn.weight"], [name]) for name in copies]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    nodes.append(helper.make_node("Relu", ["x"], ["y"]))
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    return helper.make_model(helper.make_graph(nodes, "g", [x], [y], initializers))
+
+
+@pytest.mark.parametrize("copies", [(), ("Conv3d_2b_1x1.bn.weight",)])
+def test_initializers_are_read(
+    random_checkpoint: Checkpoint, tmp_path: Path, copies: tuple[str, ...]
+) -> None:
+    """Names that a layout knows are read, those that stand for an equal tensor too."""
+    path = tmp_path / "x.onnx"
+    onnx.save(_model(random_checkpoint, "piergiaj", copies), path)
+    found = read_checkpoint(path)
+    assert found.conversion is not None
+    assert found.conversion.layout == "piergiaj"
+    for name, array in random_checkpoint.tensors.items():
+        np.testing.assert_array_equal(found.tensors[name], array)
+
+
+def test_external_data(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Weights in a second file are refused, not looked for."""
+    onnx.save(
+        _model(random_checkpoint, "piergiaj"), tmp_path / "x.onnx", save_as_external_data=True
+    )
+    with pytest.raises(UnsafeFileError, match="lies in another file; save the model in one file"):
+        formats.read(tmp_path / "x.onnx")
+
+
+def test_other_ways_to_keep_numbers(tmp_path: Path) -> None:
+    """Packed floats are read; a graph of other names and one without weights are refused."""
+    helper = onnx.helper
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    node = helper.make_node("Relu", ["x"], ["y"])
+    packed = helper.make_tensor("w", onnx.TensorProto.FLOAT, [2, 2], [1.0, 2.0, 3.0, 4.0])
+    graph = helper.make_graph([node], "g", [x], [], [packed])
+    onnx.save(helper.make_model(graph), tmp_path / "x.onnx")
+    np.testing.assert_array_equal(
+        formats.read(tmp_path / "x.onnx").tensors["w"], [[1.0, 2.0], [3.0, 4.0]]
+    )
+    with pytest.raises(MappingError, match=r"tensors \(w, …\) have no names of any layout"):
+        read_checkpoint(tmp_path / "x.onnx")
+    onnx.save(helper.make_model(helper.make_graph([node], "g", [x], [])), tmp_path / "y.onnx")
+    with pytest.raises(FormatError, match="holds no ONNX graph with weights"):
+        formats.read(tmp_path / "y.onnx")
+
+
+def test_truncated(tmp_path: Path, random_checkpoint: Checkpoint) -> None:
+    """A cut file is refused."""
+    path = tmp_path / "x.onnx"
+    onnx.save(_model(random_checkpoint, "hassony2"), path)
+    with path.open("r+b") as file:
+        file.truncate(1_000_000)
+    with pytest.raises(FormatError, match="is truncated or no ONNX file"):
+        formats.read(path)

@@ -1,0 +1,270 @@
+"""What goes into a repository: addresses, card, configuration, results, pictures."""
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from i3dzoo.checkpoint import Checkpoint, read_checkpoint
+from i3dzoo.errors import (
+    ChecksumError,
+    FormatError,
+    ManifestError,
+    MetadataError,
+    MissingFileError,
+    UnknownNameError,
+)
+from i3dzoo.hub import About, Address, Package, is_address, parse, prepare
+from i3dzoo.hub.package import preprocessor, read_sums
+from i3dzoo.hub.results import Result, read_results
+from i3dzoo.labels import labels
+from i3dzoo.manifest import HubFile
+from i3dzoo.manifest import parse as parse_manifest
+from i3dzoo.metadata import default_input
+
+from .hub_home import constants
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("alice/i3d", Address("alice/i3d")),
+        ("alice/i3d-rgb_v1.5@v1", Address("alice/i3d-rgb_v1.5", "v1")),
+        ("alice/i3d@refs/pr/1", Address("alice/i3d", "refs/pr/1")),
+        ("hf://alice/i3d", Address("alice/i3d")),
+        ("hf://models/alice/i3d@refs%2Fpr%2F1", Address("alice/i3d", "refs/pr/1")),
+        ("hf://alice/i3d@v1/sub/x.pt", Address("alice/i3d", "v1", "sub/x.pt")),
+    ],
+)
+def test_addresses(text: str, address: Address) -> None:
+    """Repository, revision and file are read as the Hub writes them, and written back."""
+    assert is_address(text)
+    assert parse(text) == address
+    assert parse(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["rgb_scratch", "x.safetensors", "runs/best.pt", "/a/b", "a/b/c", "./a/b", "../b"]
+)
+def test_paths_are_no_addresses(text: str) -> None:
+    """A path that is not there is not looked for on the Hub."""
+    assert not is_address(text)
+
+
+@pytest.mark.parametrize("text", ["hf://alice", "hf://alice/i3d/../x", "alice", "a b/c", "a/b@"])
+def test_malformed_addresses(text: str) -> None:
+    """What is no address is refused with the forms that are."""
+    with pytest.raises(UnknownNameError, match="is no address on the Hub; expected USER/NAME, "):
+        parse(text)
+
+
+def test_no_client_before_it_is_needed() -> None:
+    """Neither the Hub's package here nor loading imports the Hub's client, or torch."""
+    code = (
+        "import sys, i3dzoo.hub, i3dzoo.loading;"
+        "assert not {'huggingface_hub', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def front_matter(package: Package) -> dict[str, object]:
+    """Return the front matter of a card."""
+    document = yaml.safe_load(package.card.split("---\n")[1])
+    assert isinstance(document, dict)
+    return document
+
+
+def test_card_of_a_published_checkpoint(genuine: Checkpoint, tmp_path: Path) -> None:
+    """The card of rgb_scratch has its licence, data set and published results."""
+    package = prepare(genuine, tmp_path, About("alice/i3d-kinetics"))
+    front = front_matter(package)
+    assert front["library_name"] == "i3dzoo"
+    assert front["pipeline_tag"] == "video-classification"
+    assert front["license"] == "apache-2.0"
+    assert front["datasets"] == ["kinetics-400"]
+    (index,) = front["model-index"]  # type: ignore[misc] # yaml has no types
+    (result,) = index["results"]
+    assert result["dataset"] == {"name": "Kinetics-400", "type": "kinetics-400", "split": "test"}
+    assert [metric["value"] for metric in result["metrics"]] == [68.4, 88.0]
+    assert result["source"]["url"].startswith("https://github.com/google-deepmind/")
+    assert "as published, to the last tensor" in package.card
+    assert "i3dzoo predict clip.mp4 --model alice/i3d-kinetics" in package.card
+
+
+def test_card_of_a_fine_tuned_checkpoint(tmp_path: Path) -> None:
+    """The card has the results, the base, the pictures and the licence that were given."""
+    run, folder = tmp_path / "run", tmp_path / "package"
+    run.mkdir()
+    folder.mkdir()
+    (run / "curves.png").write_bytes(PNG)
+    (run / "confusion_matrix.png").write_bytes(PNG)
+    (run / "model.onnx").write_bytes(b"onnx")
+    (run / "results.json").write_text(
+        '[{"dataset": "HMDB51", "split": "test 1", "top1": 74.3, "videos": 1530, "seconds": 9}]'
+    )
+    about = About(
+        "alice/i3d",
+        licence="LicenseRef-Own",
+        results=run / "results.json",
+        onnx=run / "model.onnx",
+        base_model="alice/i3d-kinetics",
+        datasets=("alice/hmdb51",),
+    )
+    package = prepare(constants(), folder, about, run / "best.safetensors")
+    front = front_matter(package)
+    assert (front["license"], front["license_name"]) == ("other", "licenseref-own")
+    assert (front["base_model"], front["datasets"]) == ("alice/i3d-kinetics", ["alice/hmdb51"])
+    (index,) = front["model-index"]  # type: ignore[misc] # yaml has no types
+    (metric,) = index["results"][0]["metrics"]
+    assert metric == {"type": "accuracy", "value": 74.3, "name": "Top-1 accuracy (%)"}
+    for text in (
+        "| HMDB51 | test 1 | 74.3 |  | 1530 |",
+        "![Training curves](training_curves.png)",
+        "![Confusion matrix](confusion_matrix.png)",
+        "| `model.onnx` |",
+        "trained from the published checkpoint `rgb_scratch`",
+        "`rgb_scratch`, I3D on RGB, trained on Kinetics-400 from scratch, Apache-2.0",
+    ):
+        assert text in package.card
+    assert {name for name, _, _ in package.files} == {path.name for path in folder.iterdir()}
+
+
+def test_every_file_but_the_card_has_its_digest(package: Package) -> None:
+    """SHA256SUMS has the sha256 of each file, but for itself and the card, which people edit."""
+    sums = read_sums(package.folder / "SHA256SUMS")
+    names = {name for name, _, _ in package.files}
+    assert sums.keys() == names - {"SHA256SUMS", "README.md"}
+    for name, size, digest in package.files:
+        content = (package.folder / name).read_bytes()
+        assert (size, digest) == (len(content), hashlib.sha256(content).hexdigest())
+        assert sums.get(name, digest) == digest
+
+
+def test_configuration(package: Package) -> None:
+    """config.json has the classes by transformers' convention, and the file's description."""
+    config = json.loads((package.folder / "config.json").read_text())
+    assert config["architectures"] == ["InceptionI3d"]
+    assert (config["num_classes"], config["in_channels"], config["num_frames"]) == (51, 3, 64)
+    assert config["id2label"]["1"] == "cartwheel"
+    assert config["label2id"]["cartwheel"] == 1
+    assert config["i3dzoo"]["input"]["resize"] == 256
+    text = (package.folder / "labels.txt").read_text()
+    assert tuple(text.splitlines()) == labels("hmdb51")
+    metadata = read_checkpoint(package.folder / "model.safetensors").metadata
+    assert metadata.labels == labels("hmdb51")
+
+
+def test_preprocessor() -> None:
+    """preprocessor_config.json says what the input record says, by transformers' convention."""
+    rgb = preprocessor(default_input("rgb"))
+    assert rgb["image_processor_type"] == "VideoMAEImageProcessor"
+    assert rgb["size"] == {"shortest_edge": 256}
+    assert rgb["crop_size"] == {"height": 224, "width": 224}
+    assert (rgb["image_mean"], rgb["image_std"]) == ([0.5] * 3, [0.5] * 3)
+    assert rgb["rescale_factor"] * 255 == 1
+    flow = preprocessor(default_input("flow"))
+    assert "image_processor_type" not in flow
+    assert (flow["flow_bound"], flow["channels"], flow["image_mean"]) == (20.0, "xy", [0.5, 0.5])
+    assert (
+        preprocessor(dataclasses.replace(default_input("rgb"), resize=None))["do_resize"] is False
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "cannot be read as JSON results"),
+        ("[]", "holds no result; expected dataset, split and top1"),
+        ("[3]", "holds 3; expected an object"),
+        ('{"split": "test", "top1": 1}', "lacks dataset; expected dataset, split and top1"),
+        ('{"dataset": "x", "split": "1", "top1": "74"}', "top1 is '74'; expected percents"),
+        ('{"dataset": "x", "split": "1", "top1": NaN}', "top1 is nan; expected percents, 0 to 100"),
+        (
+            '{"dataset": "x", "split": "1", "top1": 1, "top5": 101}',
+            "top5 is 101; expected percents",
+        ),
+    ],
+)
+def test_malformed_results(tmp_path: Path, text: str, message: str) -> None:
+    """A file of results that is none is refused with what is wrong in it."""
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(MetadataError, match=rf"results\.json: {message}"):
+        read_results(path)
+
+
+def test_results(tmp_path: Path) -> None:
+    """One result, or several under a key, are read; other keys are passed over."""
+    path = tmp_path / "results.json"
+    path.write_text('{"results": [{"dataset": "X", "split": 1, "top1": 5, "top5": 9.5, "a": []}]}')
+    assert read_results(path) == (Result("x", "1", 5.0, 9.5),)
+
+
+def test_false_claim_is_not_pushed(genuine: Checkpoint, tmp_path: Path) -> None:
+    """Weights that say that they are published ones and are not are not packed."""
+    altered = dict(genuine.tensors)
+    altered["Conv3d_1a_7x7.bn.bias"] = altered["Conv3d_1a_7x7.bn.bias"] + 1
+    with pytest.raises(ChecksumError, match="says that it is rgb_scratch, but its tensors are not"):
+        prepare(Checkpoint(altered, genuine.metadata), tmp_path)
+
+
+def test_what_cannot_be_packed(tmp_path: Path) -> None:
+    """A licence that is none, a missing ONNX file and a picture that is none are refused."""
+    checkpoint = constants()
+    with pytest.raises(MetadataError, match="'My licence!' is no SPDX identifier"):
+        prepare(checkpoint, tmp_path, About(licence="My licence!"))
+    (tmp_path / "confusion.png").write_bytes(b"no picture")
+    with pytest.raises(FormatError, match=r"confusion\.png: is no PNG, so the Hub would not show"):
+        prepare(checkpoint, tmp_path, beside=tmp_path / "x.safetensors")
+    (tmp_path / "package").mkdir()
+    with pytest.raises(MissingFileError, match=r"none\.onnx: there is no such ONNX file"):
+        prepare(checkpoint, tmp_path / "package", About(onnx=tmp_path / "none.onnx"))
+
+
+def test_malformed_sums(tmp_path: Path) -> None:
+    """A list of digests that is none is refused with its first wrong line."""
+    path = tmp_path / "SHA256SUMS"
+    path.write_text(f"{'0' * 64}  a\nnonsense\n")
+    with pytest.raises(FormatError, match="line 2 is 'nonsense'; expected a sha256, two spaces"):
+        read_sums(path)
+
+
+def manifest(**changes: str) -> str:
+    """Return rgb_scratch's manifest with a Hub source."""
+    from i3dzoo._resources import data
+
+    entries = {
+        "repository": '"alice/i3d"',
+        "revision": '"v1"',
+        "file": '"sub/model.safetensors"',
+        "max_size": "60000000",
+    } | changes
+    source = '[[source]]\nkind = "hub"\ntitle = "A"\nlayout = "canonical"\nlicence = "MIT"\n'
+    source += "".join(f"{key} = {value}\n" for key, value in entries.items())
+    text = (data("manifests") / "rgb_scratch.toml").read_text("utf-8")
+    return text.replace("[[source]]", f"{source}\n[[source]]", 1)
+
+
+def test_hub_source_in_a_manifest() -> None:
+    """A manifest names a file of a repository; it needs no digest of it."""
+    source = parse_manifest("rgb_scratch", manifest(), "x").sources[0]
+    assert source == HubFile(
+        "A", "canonical", "MIT", "alice/i3d", "v1", "sub/model.safetensors", 60_000_000
+    )
+    assert source.total_size == 60_000_000
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("repository", '"alice"'), ("file", '"../x"'), ("max_size", "0")]
+)
+def test_malformed_hub_source(key: str, value: str) -> None:
+    """A Hub source that is malformed is refused with its key."""
+    with pytest.raises(ManifestError, match=rf"source\[0\]\.{key} is"):
+        parse_manifest("rgb_scratch", manifest(**{key: value}), "x")
