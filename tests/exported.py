@@ -20,7 +20,7 @@ def tensors_of(model: InceptionI3d) -> Tensors:
 
 
 def noisy(stream: Stream, classes: int, seed: int = 0) -> Checkpoint:
-    """A seeded network whose BatchNorm does something, with clips of 16 frames of 64x64."""
+    """A seeded network whose BatchNorm does something, with clips of 16 frames of 32x32."""
     torch.manual_seed(seed)
     model = InceptionI3d(classes, 3 if stream == "rgb" else 2)
     generator = np.random.default_rng(seed)
@@ -30,7 +30,7 @@ def noisy(stream: Stream, classes: int, seed: int = 0) -> Checkpoint:
             low, high = (0.5, 1.5) if name.endswith(("weight", "running_var")) else (-0.3, 0.3)
             tensors[name] = generator.uniform(low, high, array.shape).astype("f4")
     middle = (0.5,) * (3 if stream == "rgb" else 2)
-    spec = Input("rgb" if stream == "rgb" else "xy", middle, middle, 72, 64, 16)
+    spec = Input("rgb" if stream == "rgb" else "xy", middle, middle, 36, 32, 16)
     labels = tuple(f"action {number}" for number in range(classes)) if classes else None
     metadata = Metadata(stream, classes, labels, spec, Source("canonical", "0" * 64))
     return Checkpoint(tensors, metadata)

@@ -68,8 +68,8 @@ class TestNumbers:
         made = compare([rgb, flow], ExportOptions(dynamic=dynamic, features=True))
         generator = np.random.default_rng(0)
         clips = {
-            "input_rgb": generator.uniform(-1, 1, (1, 3, 16, 64, 64)).astype("f4"),
-            "input_of": generator.uniform(-1, 1, (1, 2, 16, 64, 64)).astype("f4"),
+            "input_rgb": generator.uniform(-1, 1, (1, 3, 16, 32, 32)).astype("f4"),
+            "input_of": generator.uniform(-1, 1, (1, 2, 16, 32, 32)).astype("f4"),
         }
         with torch.inference_mode():
             parts = [
@@ -115,7 +115,7 @@ class TestNumbers:
         np.testing.assert_allclose(made.run({"frames_rgb": frames})["fc_pred"], expected, atol=1e-4)
 
     @pytest.mark.parametrize(
-        ("pixels", "dynamic"), [((72, 72), ()), ((64, 64), ()), ((90, 121), ("frames",))]
+        ("pixels", "dynamic"), [((36, 36), ()), ((32, 32), ()), ((90, 121), ("frames",))]
     )
     def test_pixels_that_need_less(
         self, rgb: Checkpoint, pixels: tuple[int, int], dynamic: tuple[str, ...]
@@ -126,7 +126,7 @@ class TestNumbers:
     def test_half_precision(self, rgb: Checkpoint) -> None:
         """fp16 computes in half precision, takes and gives float32, and halves the file."""
         made = compare([rgb], ExportOptions(precision="fp16"), 1e-2)
-        found = made.run({"input_rgb": np.zeros((1, 3, 16, 64, 64), "f4")})
+        found = made.run({"input_rgb": np.zeros((1, 3, 16, 32, 32), "f4")})
         assert found["fc_pred"].dtype == np.float32
         half = build([rgb], ExportOptions(precision="fp16")).ByteSize()
         assert half < 0.51 * build([rgb], ExportOptions()).ByteSize()
@@ -169,8 +169,8 @@ class TestGraph:
             "batch",
             2,
             "of.frames",
-            64,
-            64,
+            32,
+            32,
         ]
 
     def test_too_many_nodes(self, rgb: Checkpoint) -> None:
@@ -262,14 +262,14 @@ class TestRefusals:
         spec = dataclasses.replace(rgb.metadata.input, resize=None)
         metadata = dataclasses.replace(rgb.metadata, input=spec)
         checkpoint = dataclasses.replace(rgb, metadata=metadata)
-        with pytest.raises(MetadataError, match="smaller than the crop of 64"):
-            build([checkpoint], ExportOptions(pixels=(60, 80)))
+        with pytest.raises(MetadataError, match="smaller than the crop of 32"):
+            build([checkpoint], ExportOptions(pixels=(30, 40)))
 
     def test_wrong_clips(self, rgb: Checkpoint) -> None:
         """A clip of another size, and an input of another name, are refused with what is taken."""
         made = engine([rgb], ExportOptions())
-        with pytest.raises(ShapeError, match=r"expected \['batch', 3, 16, 64, 64\]: export with"):
-            made.run({"input_rgb": np.zeros((1, 3, 17, 64, 64), "f4")})
+        with pytest.raises(ShapeError, match=r"expected \['batch', 3, 16, 32, 32\]: export with"):
+            made.run({"input_rgb": np.zeros((1, 3, 17, 32, 32), "f4")})
         with pytest.raises(ShapeError, match="takes input_rgb; was given x"):
             made.run({"x": np.zeros(1, "f4")})
         with pytest.raises(ShapeError, match="takes frames_rgb; one clip of floats"):

@@ -63,7 +63,7 @@ def test_engine_and_its_description(engine: Path, rgb: Checkpoint) -> None:
     assert document["library"] == library().name
     assert document["version"] == library().version
     assert document["precision"] == "fp16"
-    assert document["inputs"] == {"input_rgb": {"shape": [-1, 3, 16, 64, 64], "type": "FLOAT"}}
+    assert document["inputs"] == {"input_rgb": {"shape": [-1, 3, 16, 32, 32], "type": "FLOAT"}}
     assert document["outputs"] == {
         "features": {"shape": [-1, 1024], "type": "FLOAT"},
         "fc_pred": {"shape": [-1, 5], "type": "FLOAT"},
@@ -219,4 +219,4 @@ def test_engine_on_a_gpu(rgb: Checkpoint, tmp_path: Path) -> None:
     export_engine([rgb], path, ExportOptions(), options)
     assert json.loads(sidecar(path).read_text())["proved"] == "engine"
     with pytest.raises(ShapeError, match="build one with other --shapes"):
-        TensorRTEngine(path).run({"input_rgb": np.zeros((5, 3, 16, 64, 64), "f4")})
+        TensorRTEngine(path).run({"input_rgb": np.zeros((5, 3, 16, 32, 32), "f4")})

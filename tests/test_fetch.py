@@ -376,7 +376,7 @@ def test_disk_that_takes_no_more(client: Client, site: Site, target: Path) -> No
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        with pytest.raises(OutputError, match=r"weights\.bin: cannot be written: File too large"):
+        with pytest.raises(OutputError, match=r"weights\.bin: cannot be written: it is larger"):
             download(client, site, target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

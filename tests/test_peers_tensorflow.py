@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from i3dzoo import convert, tables
+from i3dzoo import convert, formats, tables
 from i3dzoo.arrays import Tensors
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.checksums import git_blob
@@ -74,19 +74,16 @@ def test_saver_restores_the_bundle(prefix: Path, genuine: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f2", "bfloat16"])
-def test_tensorflow_reads_other_dtypes(
-    random_checkpoint: Checkpoint, tmp_path: Path, dtype: str
-) -> None:
-    """Half precision of both kinds is TensorFlow's own."""
+def test_tensorflow_reads_other_dtypes(tmp_path: Path, dtype: str) -> None:
+    """Half precision of both kinds, integers and scalars are TensorFlow's own."""
     import ml_dtypes
 
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
-    tensors = {name: array.astype(kind) for name, array in random_checkpoint.tensors.items()}
-    checkpoint = dataclasses.replace(random_checkpoint, tensors=tensors)
-    write_checkpoint(tmp_path / "x", checkpoint, "deepmind")
-    name = "RGB/inception_i3d/Conv3d_1a_7x7/batch_norm/beta"
-    found = tf.train.load_checkpoint(str(tmp_path / "x")).get_tensor(name)
-    np.testing.assert_array_equal(found, tensors["Conv3d_1a_7x7.bn.bias"])
+    tensors = {"a/b": np.arange(6).reshape(2, 3).astype(kind), "n": np.array(7), "ab": np.zeros(2)}
+    formats.write("tensorflow", tmp_path / "x", tensors, {})
+    reader = tf.train.load_checkpoint(str(tmp_path / "x"))
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(reader.get_tensor(name), array)
 
 
 @pytest.fixture(scope="module")
