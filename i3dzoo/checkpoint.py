@@ -135,7 +135,7 @@ def check_finite(where: str, tensors: Tensors) -> None:
                 f"{where}: {name} holds {bad} values that are NaN or infinite; "
                 "the training that made it diverged, use an earlier checkpoint"
             )
-        if name.endswith("running_var") and array.min() < 0:
+        if name.endswith("running_var") and (array < 0).any():
             raise FormatError(f"{where}: {name} holds negative variances; the file is corrupt")
 
 
