@@ -56,8 +56,10 @@ IMPORTS = "import click, json, i3dzoo.checkpoint, i3dzoo.loading, i3dzoo.cli.con
 Sample = tuple[float, float]
 
 
-def measure(command: list[str]) -> Sample:
+def measure(command: list[str], folder: str) -> Sample:
     """Run a command to its end; return seconds and peak resident megabytes."""
+    for made in Path(folder).glob("out*"):
+        made.unlink()  # replacing an old file takes time of its own
     # an installed package has its bytecode; let a checkout keep its own too
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
@@ -71,12 +73,12 @@ def measure(command: list[str]) -> Sample:
     return seconds, usage.ru_maxrss / 1024  # Linux counts it in kilobytes
 
 
-def medians(sides: dict[str, list[str]], runs: int) -> dict[str, Sample]:
+def medians(sides: dict[str, list[str]], folder: str, runs: int) -> dict[str, Sample]:
     """Measure commands in turn; return the medians of seconds and megabytes by name."""
     samples: dict[str, list[Sample]] = {name: [] for name in sides}
     for run in range(runs + 1):
         for name, command in sides.items():
-            sample = measure(command)
+            sample = measure(command, folder)
             if run:  # the first only warms the caches
                 samples[name].append(sample)
     return {
@@ -99,7 +101,7 @@ def compare_with_tensorflow(files: dict[str, str], folder: str, runs: int) -> di
         "TensorFlow route": [sys.executable, "-c", TENSORFLOW_ROUTE, prefix, target],
         "i3dzoo --help": [sys.executable, "-m", "i3dzoo", "--help"],
     }
-    found = medians(sides, runs)
+    found = medians(sides, folder, runs)
     for name, (seconds, megabytes) in found.items():
         print(f"  {name:18} {seconds:7.3f} s  {megabytes:7.1f} MB")
     ratio = found["TensorFlow route"][0] / found["i3dzoo convert"][0]
@@ -117,7 +119,7 @@ def compare_pairs(files: dict[str, str], folder: str, runs: int) -> dict[str, An
     for source, target in itertools.permutations(files, 2):
         path = f"{folder}/out-{Path(files[target]).name}"
         sides[f"{source} -> {target}"] = convert(files[source], path, target)
-    found = medians(sides, runs)
+    found = medians(sides, folder, runs)
     imports = found["imports"]
     print(f"  {'only the imports':24} {imports[0]:7.3f} s  {imports[1]:7.1f} MB")
     result = {}

@@ -69,6 +69,7 @@ def read_checkpoint(
     """
     path = Path(path)
     container = formats.read(path)
+    digest = None if _DESCRIPTION in container.metadata else Sha256(container.path)
     if converter is not None:
         table = tables.load_table(converter)
     elif layout is not None:
@@ -76,8 +77,6 @@ def read_checkpoint(
     else:
         table = convert.detect(str(path), container.tensors, tables.likely(container.format))
     conversion = convert.to_canonical(str(path), container.tensors, table, stream)
-    described = _DESCRIPTION in container.metadata
-    digest = None if described else Sha256(container.path)
     check_finite(str(path), conversion.tensors)
     if digest is None:
         metadata = _described(container, conversion.tensors)
@@ -135,7 +134,7 @@ def check_finite(where: str, tensors: Tensors) -> None:
                 f"{where}: {name} holds {bad} values that are NaN or infinite; "
                 "the training that made it diverged, use an earlier checkpoint"
             )
-        if name.endswith("running_var") and array.min() < 0:
+        if name.endswith("running_var") and (array < 0).any():
             raise FormatError(f"{where}: {name} holds negative variances; the file is corrupt")
 
 
