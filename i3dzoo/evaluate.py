@@ -8,12 +8,15 @@ Protocols:
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from i3dzoo.errors import RecipeError
 from i3dzoo.metadata import Stream
@@ -56,18 +59,20 @@ def predict_videos(
     batch_size: int = 8,
     rank: int = 0,
     world: int = 1,
+    workers: int = 0,
     done: Collection[str] = (),
 ) -> Iterator[Prediction]:
-    """Predict each video once.
+    """Predict each video once, in the order of the dataset.
 
     Args:
         network: Maps clips by stream, each float32 [V, C, T, H, W], to logits [V, classes].
         datasets: Of the same videos, by stream.
         labels: Class of each video in the order of the logits; None takes the dataset's.
         device: Where the network is.
-        batch_size: Views at once.
+        batch_size: Views at once, of one video or of several.
         rank: Number of this process; it takes every `world`-th video.
         world: Number of processes.
+        workers: Processes that decode; 0 decodes in this one.
         done: Videos that need not be predicted again.
 
     Yields:
@@ -75,24 +80,90 @@ def predict_videos(
     """
     first = next(iter(datasets.values()))
     classes = list(first.labels if labels is None else labels)
-    for number in share(range(len(first)), rank, world):
-        video = first.entries[number].file
-        if video in done:
+    own = share(range(len(first)), rank, world)
+    numbers = [number for number in own if first.entries[number].file not in done]
+    device = device or torch.device("cpu")
+    loader: DataLoader[_Video] = DataLoader(
+        _Videos(datasets),
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    for videos in _groups(loader, batch_size):
+        clips = {
+            stream: torch.cat([video.views[stream] for video in videos]) for stream in datasets
+        }
+        logits = _logits(network, clips, datasets, device, batch_size)
+        parts = np.split(logits, np.cumsum([len(video) for video in videos])[:-1])
+        for video, part in zip(videos, parts, strict=True):
+            mean = part.mean(0).astype(np.float32)
+            file = first.entries[video.number].file
+            yield Prediction(file, classes[video.number], mean, len(video))
+
+
+@dataclass
+class _Video:
+    """The views of a video by stream, uint8 [V, C, T, H, W]: none where it was skipped as bad."""
+
+    number: int
+    views: dict[Stream, Tensor]
+
+    def __len__(self) -> int:
+        return min((len(views) for views in self.views.values()), default=0)
+
+    def pin_memory(self) -> "_Video":
+        """Pin what goes to the GPU; the loader calls it."""
+        return _Video(self.number, {key: views.pin_memory() for key, views in self.views.items()})
+
+
+class _Videos(Dataset[_Video]):
+    def __init__(self, datasets: Mapping[Stream, VideoDataset]) -> None:
+        self.datasets = datasets
+
+    def __getitem__(self, number: int) -> _Video:
+        found = {stream: dataset[number].views for stream, dataset in self.datasets.items()}
+        views = {stream: each for stream, each in found.items() if each is not None}
+        if len(views) < len(found):
+            return _Video(number, {})
+        count = min(map(len, views.values()))  # a stream may have fewer windows than the other
+        return _Video(number, {stream: each[:count] for stream, each in views.items()})
+
+
+def _groups(videos: Iterable[_Video], batch_size: int) -> Iterator[list[_Video]]:
+    """Put videos together until they fill a batch; those of one group have views of one shape."""
+    group: list[_Video] = []
+    for video in videos:
+        if not len(video):
             continue
-        views = {stream: dataset[number].views for stream, dataset in datasets.items()}
-        present = {stream: found for stream, found in views.items() if found is not None}
-        if len(present) < len(views):
-            continue
-        count = min(len(found) for found in present.values())
-        total = np.zeros(0)
-        for start in range(0, count, batch_size):
-            clips: dict[str, Tensor] = {
-                stream: normalise(
-                    found[start : min(start + batch_size, count)].to(device or "cpu"),
-                    datasets[stream].spec,
-                )
-                for stream, found in present.items()
-            }
-            summed = network(clips).float().sum(0).double().cpu().numpy()
-            total = summed if not total.size else total + summed
-        yield Prediction(video, classes[number], (total / count).astype(np.float32), count)
+        if group and _shapes(video) != _shapes(group[0]):
+            yield group
+            group = []
+        group.append(video)
+        if sum(map(len, group)) >= batch_size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _shapes(video: _Video) -> list[torch.Size]:
+    return [views.shape[1:] for views in video.views.values()]
+
+
+def _logits(
+    network: Network,
+    clips: Mapping[Stream, Tensor],
+    datasets: Mapping[Stream, VideoDataset],
+    device: torch.device,
+    batch_size: int,
+) -> npt.NDArray[np.float64]:
+    """Run the network on views, `batch_size` at a time: float64 [V, classes]."""
+    found = []
+    for start in range(0, min(map(len, clips.values())), batch_size):
+        inputs: dict[str, Tensor] = {}
+        for stream, views in clips.items():
+            part = views[start : start + batch_size].to(device, non_blocking=True)
+            inputs[stream] = normalise(part, datasets[stream].spec)
+        found.append(network(inputs).double().cpu().numpy())
+    return np.concatenate(found)

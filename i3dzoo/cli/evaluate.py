@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of predictions.")
 @click.option("--batch-size", default=8, show_default=True, help="Views at once.")
+@click.option("--workers", default=2, show_default=True, help="Processes that decode videos.")
 @click.option(
     "--on-bad-video", type=click.Choice(["error", "skip"]), default="error", show_default=True
 )
@@ -128,6 +129,7 @@ def _predict(checkpoint: "Checkpoint", path: Path, run: Any, options: dict[str, 
             labels=clips.labels,
             device=device,
             batch_size=options["batch_size"],
+            workers=options["workers"],
             done=writer.done,
         ):
             writer.write(prediction)

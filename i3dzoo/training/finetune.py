@@ -190,6 +190,7 @@ class _Job:
                 batch_size=self.recipe.evaluation.batch_size,
                 rank=accelerator.process_index,
                 world=accelerator.num_processes,
+                workers=self.recipe.loop.workers,
             )
         )
         self.predictions = _gathered(own, accelerator)

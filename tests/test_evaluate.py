@@ -1,0 +1,67 @@
+"""Predicting a dataset: each video once, the same however the work is divided."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from i3dzoo.evaluate import parse_protocol, predict_videos
+from i3dzoo.metadata import Input, Stream
+from i3dzoo.training.predictions import Prediction
+from i3dzoo.video import VideoDataset
+from i3dzoo.video.index import Index
+
+from .video_data import small_prepared
+
+SPEC = Input(resize=48, crop=32, frames=9, fps=None)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """Twelve generated videos."""
+    return small_prepared(tmp_path_factory.mktemp("evaluate")).index
+
+
+def network(clips: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Give three numbers that differ from clip to clip."""
+    clip = clips["rgb"]
+    return torch.stack([clip.mean((1, 2, 3, 4)), clip[:, 0, 0, 3, 5], clip.std((1, 2, 3, 4))], 1)
+
+
+def predict(index: Index, protocol: str, **options: object) -> list[Prediction]:
+    """Predict all videos."""
+    datasets: dict[Stream, VideoDataset] = {
+        "rgb": VideoDataset(index, SPEC, sampling=parse_protocol(protocol), on_bad_video="skip")
+    }
+    return list(predict_videos(network, datasets, **options))  # type: ignore[arg-type] # options
+
+
+@pytest.mark.parametrize("protocol", ["center", "paper", "multi:2x3"])
+def test_the_division_of_the_work_changes_nothing(index: Index, protocol: str) -> None:
+    """Batches of any size and any number of workers and processes give the same predictions."""
+    expected = predict(index, protocol, batch_size=1)
+    assert len(expected) == 12
+    found = predict(index, protocol, batch_size=5, workers=2)
+    assert [one.video for one in found] == [one.video for one in expected]
+    assert [one.clips for one in found] == [one.clips for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.logits, other.logits, rtol=1e-5)
+    shares = [predict(index, protocol, batch_size=5, rank=rank, world=5) for rank in range(5)]
+    assert sorted(one.video for own in shares for one in own) == sorted(
+        one.video for one in expected
+    )
+
+
+def test_what_is_done_and_what_is_bad_is_passed_over(tmp_path: Path) -> None:
+    """A video that is done is not predicted again, and a broken one leaves no prediction."""
+    index = small_prepared(tmp_path).index
+    files = [entry.file for entry in index.entries]
+    broken = index.info(index.entries[4], "rgb").path
+    broken.unlink()
+    broken.write_bytes(b"no video")
+    found = predict(index, "center", batch_size=4, done={files[0], files[7]})
+    assert [one.video for one in found] == [
+        file for number, file in enumerate(files) if number not in (0, 4, 7)
+    ]
