@@ -1,12 +1,12 @@
 """What is trained on, and how it comes to a device: each clip to just one process."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from i3dzoo.training.plan import share
 
@@ -63,6 +63,16 @@ class _Numbered(Dataset[tuple[dict[str, Tensor], int]]):
         return self.clips.clip(epoch, number), self.clips.labels[number]
 
 
+class _Lazy(Sampler[list[tuple[int, int]]]):
+    """Batches that are only known one after the other."""
+
+    def __init__(self, keys: Iterator[list[tuple[int, int]]]) -> None:
+        self.keys = keys
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self.keys
+
+
 def _collate(items: list[tuple[dict[str, Tensor], int]]) -> Batch:
     clips = {stream: torch.stack([clip[stream] for clip, _ in items]) for stream in items[0][0]}
     return Batch(clips, torch.tensor([label for _, label in items]))
@@ -70,9 +80,8 @@ def _collate(items: list[tuple[dict[str, Tensor], int]]) -> Batch:
 
 def load(
     clips: Clips,
-    batches: Sequence[Sequence[int]],
+    batches: Iterable[tuple[int, Sequence[int]]],
     *,
-    epoch: int = 0,
     device: torch.device | None = None,
     rank: int = 0,
     world: int = 1,
@@ -84,8 +93,8 @@ def load(
 
     Args:
         clips: Where the clips are from.
-        batches: Their numbers, batch by batch, for all processes together.
-        epoch: For the clips that are drawn anew in each epoch.
+        batches: Epoch and numbers, batch by batch, for all processes together; taken as they are
+            needed, so that workers go on from one epoch to the next without a pause.
         device: Where the batches go; None leaves them on the CPU.
         rank: Number of this process.
         world: Number of processes.
@@ -93,16 +102,19 @@ def load(
         workers: Processes that decode; 0 decodes in this one.
         channels_last: Memory layout.
     """
-    shares = [share(batch, rank, world) for batch in batches]
-    keys = [[(epoch, n) for n in own[part::parts]] for own in shares for part in range(parts)]
     device = device or torch.device("cpu")
+    keys = (
+        [(epoch, number) for number in share(batch, rank, world)[part::parts]]
+        for epoch, batch in batches
+        for part in range(parts)
+    )
     loader: DataLoader[tuple[dict[str, Tensor], int]] = DataLoader(
         _Numbered(clips),
-        batch_sampler=keys,
+        batch_sampler=_Lazy(keys),
         collate_fn=_collate,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=2 if workers else None,
     )
     layout = torch.channels_last_3d if channels_last else torch.contiguous_format
     held = []

@@ -38,7 +38,7 @@ def augmented_input(spec: Input, augment: Augment) -> Input:
 def training_sampling(augment: Augment) -> Sampling:
     """Return which views of a video are trained on."""
     crop: Literal["random", "centre"] = "random" if augment.train_crop == "random" else "centre"
-    return replace(TRAIN, crop=crop, flip=augment.flip > 0)
+    return replace(TRAIN, crop=crop, flip=augment.flip)
 
 
 def open_streams(
@@ -90,15 +90,19 @@ class VideoClips:
         datasets: Of the same videos, by stream; one view a video.
         classes: Names of the classes in the order of the logits; None takes the dataset's. A label
             map with an order of its own, such as TAO's, is respected.
+        clips_per_video: Clips of each video in an epoch, each drawn for itself.
 
     Raises:
         DatasetError: A video's class is not among `classes`.
     """
 
     def __init__(
-        self, datasets: Mapping[Stream, VideoDataset], classes: Sequence[str] | None = None
+        self,
+        datasets: Mapping[Stream, VideoDataset],
+        classes: Sequence[str] | None = None,
+        clips_per_video: int = 1,
     ) -> None:
-        self.datasets = datasets
+        self.datasets, self.clips_per_video = datasets, clips_per_video
         first = next(iter(datasets.values()))
         self.classes = tuple(classes or first.index.classes)
         numbers = {name: number for number, name in enumerate(self.classes)}
@@ -108,17 +112,18 @@ class VideoClips:
                 f"{first.index.root}: has videos of the class {unknown[0]}, which is not among the "
                 f"{len(self.classes)} classes ({', '.join(self.classes[:3])}, …)"
             )
-        self.labels = tuple(numbers[entry.label] for entry in first.entries)
+        self.labels = tuple(numbers[entry.label] for entry in first.entries) * clips_per_video
         self.videos = tuple(entry.file for entry in first.entries)
 
     def clip(self, epoch: int, number: int) -> dict[str, Tensor]:
         """Return one clip by stream: uint8 [C, T, H, W]."""
         clips: dict[str, Tensor] = {}
+        again, video = divmod(number, len(self.videos))
         for stream, dataset in self.datasets.items():
-            dataset.set_epoch(epoch)
-            views = dataset[number].views
+            dataset.set_epoch(epoch * self.clips_per_video + again)
+            views = dataset[video].views
             if views is None:
-                raise DatasetError(f"{self.videos[number]}: has no clip, nor have those after it")
+                raise DatasetError(f"{self.videos[video]}: has no clip, nor have those after it")
             clips[stream] = views[0]
         return clips
 

@@ -148,7 +148,7 @@ class _Job:
             parse_protocol(recipe.evaluation.protocol),
             **common,
         )
-        self.clips = VideoClips(training, task.classes)
+        self.clips = VideoClips(training, task.classes, augment.clips_per_video)
         self.test_clips = VideoClips(self.testing, self.clips.classes)
         self.checkpoints = {
             stream: self._with_head(checkpoint, specs[stream])
@@ -263,8 +263,8 @@ class _Job:
                 "model": " + ".join(task.names.values()),
                 "dataset": task.dataset,
                 "split": task.split,
-                "training videos": len(self.clips.labels),
-                "test videos": len(self.test_clips.labels),
+                "training videos": len(self.clips.videos),
+                "test videos": len(self.test_clips.videos),
             },
             "stream": first,
             "data": str((task.test_data or task.train_data).absolute()),

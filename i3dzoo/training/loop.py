@@ -1,7 +1,7 @@
 """The training loop: to be read from top to bottom."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from i3dzoo.training import state
-from i3dzoo.training.clips import Clips, load
+from i3dzoo.training.clips import Batch, Clips, load
 from i3dzoo.training.engine import Engine
 from i3dzoo.training.journal import Journal
 from i3dzoo.training.network import Streams
@@ -85,10 +85,11 @@ def train(run: Run, accelerator: "Accelerator", resume: Path | None = None) -> R
     journal = Journal(run.folder, position) if accelerator.is_main_process else None
     loop = run.recipe.loop
     metrics: dict[str, float] = {}
+    loaded = _load(run, accelerator, position)
     try:
         while position.epoch < loop.epochs and not _enough(run, position):
             engine.begin_epoch(position.epoch)
-            _train_epoch(run, engine, position, journal)
+            _train_epoch(run, engine, position, journal, loaded)
             if position.epoch % run.recipe.evaluation.every == 0 or position.epoch == loop.epochs:
                 metrics = _evaluate(run, engine, position, journal)
             _save(run, engine, position)
@@ -108,17 +109,22 @@ def _enough(run: Run, position: state.Position) -> bool:
     return most is not None and position.step >= most
 
 
-def _train_epoch(
-    run: Run, engine: Engine, position: state.Position, journal: Journal | None
-) -> None:
-    """Go through the batches of an epoch that have not been done yet."""
-    recipe, accelerator = run.recipe, engine.accelerator
-    loop = recipe.loop
-    batches = epoch_batches(len(run.clips.labels), loop.batch_size, loop.seed, position.epoch)
-    loaded = load(
+def _batches(run: Run, epoch: int) -> list[list[int]]:
+    loop = run.recipe.loop
+    return epoch_batches(len(run.clips.labels), loop.batch_size, loop.seed, epoch)
+
+
+def _load(run: Run, accelerator: "Accelerator", position: state.Position) -> Iterator[list[Batch]]:
+    """Load all batches from here to the end of the run."""
+    loop, epoch, batch = run.recipe.loop, position.epoch, position.batch
+    left = (
+        (number, each)
+        for number in range(epoch, loop.epochs)
+        for each in _batches(run, number)[batch if number == epoch else 0 :]
+    )
+    return load(
         run.clips,
-        batches[position.batch :],
-        epoch=position.epoch,
+        left,
         device=accelerator.device,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
@@ -126,8 +132,21 @@ def _train_epoch(
         workers=loop.workers,
         channels_last=loop.channels_last,
     )
-    started = time.perf_counter()
-    for parts in loaded:
+
+
+def _train_epoch(
+    run: Run,
+    engine: Engine,
+    position: state.Position,
+    journal: Journal | None,
+    loaded: Iterator[list[Batch]],
+) -> None:
+    """Go through the batches of an epoch that have not been done yet."""
+    recipe, loop = run.recipe, run.recipe.loop
+    batches = _batches(run, position.epoch)
+    while position.batch < len(batches):
+        started = time.perf_counter()
+        parts = next(loaded)
         ready = time.perf_counter()
         at = position.epoch + position.batch / len(batches)
         factor = learning_rate_factor(
@@ -152,7 +171,6 @@ def _train_epoch(
             _save(run, engine, position)
         if _enough(run, position):
             break
-        started = time.perf_counter()
     position.epoch += 1
     position.batch = 0
 

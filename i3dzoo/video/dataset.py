@@ -57,16 +57,16 @@ class Sampling:
         clips: Windows of `multi`; a video that is too short for different ones has fewer.
         crop: `random`: a square anywhere, the same in all frames; `centre`; `three`: the ends
             and the middle of the long side, each a view of its own.
-        flip: Mirror every second sample, by chance; optical flow then has its x negated.
+        flip: Probability of mirroring a sample; optical flow then has its x negated.
     """
 
     time: Literal["random", "centre", "multi", "whole"] = "centre"
     clips: int = 1
     crop: Literal["random", "centre", "three"] = "centre"
-    flip: bool = False
+    flip: float = 0.0
 
 
-TRAIN = Sampling("random", crop="random", flip=True)
+TRAIN = Sampling("random", crop="random", flip=0.5)
 """As the authors train: a random window and square, mirrored by chance."""
 CENTRE = Sampling("centre")
 """The middle window and square: quick, and what NVIDIA TAO evaluates."""
@@ -217,7 +217,7 @@ class VideoDataset(Dataset[Sample]):
                 f"crop of {edge}; set input.resize to {edge} or more"
             )
         corners = self._corners(height, width, random)
-        flip = self.sampling.flip and bool(random.integers(2))
+        flip = bool(random.random() < self.sampling.flip)
         squares = self._squares(place, info, wanted, corners, flip)
         rows = [np.searchsorted(wanted, clip.indices) for clip in chosen]
         views = np.stack([square[row] for row in rows for square in squares])

@@ -1,0 +1,77 @@
+"""Prepared datasets as the training loop reads them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from i3dzoo.metadata import Input
+from i3dzoo.training.clips import load
+from i3dzoo.training.data import VideoClips, open_streams, training_sampling
+from i3dzoo.training.recipe import Augment
+
+from .video_data import small_prepared
+
+SPEC = Input(resize=48, crop=32, frames=9, fps=None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve generated videos, prepared."""
+    return small_prepared(tmp_path_factory.mktemp("data")).index.root
+
+
+def clips(data: Path, augment: Augment) -> VideoClips:
+    """Open the training videos of split 1: two of each class."""
+    sampling = training_sampling(augment)
+    datasets = open_streams(data, {"rgb": SPEC}, 1, "train", sampling, seed=3)
+    return VideoClips(datasets, clips_per_video=augment.clips_per_video)
+
+
+def test_several_clips_of_a_video_are_each_drawn_for_themselves(data: Path) -> None:
+    """Three clips a video make an epoch three times as long, of other windows of the same video."""
+    once = clips(data, Augment(flip=0.0))
+    thrice = clips(data, Augment(flip=0.0, clips_per_video=3))
+    count = len(once.labels)
+    assert thrice.videos == once.videos
+    assert thrice.labels == once.labels * 3
+    drawn = {
+        thrice.clip(epoch, number)["rgb"].numpy().tobytes()
+        for epoch in range(2)
+        for number in (0, count, 2 * count)
+    }
+    assert len(drawn) > 3
+
+
+@pytest.mark.parametrize(("probability", "expected"), [(0.0, 0), (1.0, 40), (0.2, 8)])
+def test_flips_come_as_often_as_asked(data: Path, probability: float, expected: int) -> None:
+    """The recipe's probability is that of a mirrored clip."""
+    spec = Input(resize=32, crop=32, frames=28, fps=None)  # all of a video: one window
+    augments = (Augment(flip=flip, train_crop="center") for flip in (0.0, probability))
+    plain, other = (
+        open_streams(data, {"rgb": spec}, 1, "train", training_sampling(augment))["rgb"]
+        for augment in augments
+    )
+    mirrored = 0
+    for epoch in range(40):
+        other.set_epoch(epoch)
+        views, straight = other[0].views, plain[0].views
+        assert views is not None
+        assert straight is not None
+        mirrored += not torch.equal(views, straight)
+        assert torch.equal(views, straight) or torch.equal(views, straight.flip(-1))
+    assert abs(mirrored - expected) <= (6 if 0 < probability < 1 else 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_come_in_order_over_epochs(data: Path, workers: int) -> None:
+    """Workers go on from one epoch to the next, and the batches are those that were asked for."""
+    source = clips(data, Augment(flip=0.5))
+    wanted = [(epoch, [first, first + 1]) for epoch in range(2) for first in (0, 2, 4)]
+    loaded = load(source, iter(wanted), workers=workers, parts=2)
+    for (epoch, numbers), parts in zip(wanted, loaded, strict=True):
+        assert len(parts) == 2
+        for number, part in zip(numbers, parts, strict=True):
+            expected = source.normalise("rgb", source.clip(epoch, number)["rgb"][None])
+            assert torch.equal(part.clips["rgb"], expected)
+            assert part.labels.tolist() == [source.labels[number]]
