@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
     from i3dzoo.errors import I3DZooError
     from i3dzoo.head import change_head
+    from i3dzoo.joint import write_joint
     from i3dzoo.loading import load
     from i3dzoo.metadata import Input, Metadata
     from i3dzoo.model import InceptionI3d
@@ -41,6 +42,7 @@ __all__ = [
     "pull",
     "read_checkpoint",
     "write_checkpoint",
+    "write_joint",
 ]
 
 _HOME = {
@@ -57,6 +59,7 @@ _HOME = {
     "pull": "zoo",
     "read_checkpoint": "checkpoint",
     "write_checkpoint": "checkpoint",
+    "write_joint": "joint",
 }
 
 

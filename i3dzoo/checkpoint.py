@@ -155,14 +155,18 @@ def _described(container: Container, tensors: Tensors) -> Metadata:
 def _recognised(
     container: Container, conversion: Conversion, altered: bool, digest: Sha256
 ) -> Metadata:
+    from i3dzoo import zoo
+
     tensors = conversion.tensors
+    stream = convert.stream(tensors)
     found = best_match(tensors)
-    if len(found.differing) == 1 and not found.trunk and not (container.checked or altered):
+    damaged = len(found.differing) == 1 and not found.trunk
+    # a first convolution for other channels was made so, and is no damage
+    if damaged and zoo.manifest(found.name).stream == stream and not (container.checked or altered):
         raise ChecksumError(
             f"{container.path}: is {found.name} but for {found.differing[0]}, so it is corrupt: "
             "fetch it again, or pass --altered if that tensor was changed on purpose"
         )
-    stream = convert.stream(tensors)
     metadata = Metadata(
         stream=stream,
         num_classes=convert.num_classes(tensors),
@@ -170,8 +174,6 @@ def _recognised(
         input=default_input(stream),
         source=Source(conversion.layout, digest.result()),
     )
-    from i3dzoo import zoo
-
     if name := published_file(container.path, stream, metadata.num_classes):
         manifest = zoo.manifest(name)
         labels = zoo.labels(manifest.labels)

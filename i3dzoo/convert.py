@@ -24,6 +24,7 @@ __all__ = [
     "compose",
     "detect",
     "from_canonical",
+    "networks",
     "num_classes",
     "stream",
     "to_canonical",
@@ -80,6 +81,21 @@ def num_classes(tensors: Tensors) -> int:
     """Return the number of classes of canonical tensors, 0 where there is no head."""
     bias = tensors.get(_HEAD_TENSORS[1])
     return 0 if bias is None else int(bias.shape[0])
+
+
+def networks(tensors: Tensors, table: Table) -> dict[str, Stream]:
+    """Return the stream of each network that a layout's tensors hold, by the text before its names.
+
+    A network is there where its first convolution is.
+    """
+    stem = next(rule for rule in table.rules if rule.target == _STEM_WEIGHT)
+    found: dict[str, Stream] = {}
+    for prefix in table.prefixes:
+        array = tensors.get(prefix + stem.source)
+        if array is not None and array.ndim == LAYOUTS[stem.layouts[0]]:
+            channels = array.shape[3 if stem.layouts[0] == "DHWIO" else 1]
+            found[prefix] = "flow" if channels == 2 else "rgb"
+    return found
 
 
 def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
@@ -216,21 +232,20 @@ def _choose(
     where: str, tensors: Tensors, table: Table, wanted: Stream | None
 ) -> tuple[str, tuple[str, ...]]:
     """Return the prefix of the network to read, and those of the networks beside it."""
-    stem = next(rule for rule in table.rules if rule.target == _STEM_WEIGHT)
-    found: dict[str, Stream] = {}
-    for prefix in table.prefixes:
-        array = tensors.get(prefix + stem.source)
-        if array is not None and array.ndim == LAYOUTS[stem.layouts[0]]:
-            channels = array.shape[3 if stem.layouts[0] == "DHWIO" else 1]
-            found[prefix] = "flow" if channels == 2 else "rgb"
+    found = networks(tensors, table)
     if wanted:
         fitting = [prefix for prefix, stream in found.items() if stream == wanted]
     else:
         fitting = list(found)
+    if len(found) == 1 and not fitting:
+        raise MappingError(
+            f"{where}: holds a network for {next(iter(found.values()))}; expected one for {wanted}"
+        )
     if found and len(fitting) != 1:
         held = ", ".join(f"{stream} under {prefix!r}" for prefix, stream in found.items())
         raise MappingError(
-            f"{where}: holds {held}; choose the network to read with --stream rgb or --stream flow"
+            f"{where}: holds {held}; choose the network to read with --stream rgb or --stream flow "
+            "of i3dzoo convert"
         )
     if not found:  # say what is missing under the prefix that comes nearest
         nearest = max(

@@ -19,7 +19,17 @@ from i3dzoo.errors import ConverterError, UnknownNameError
 from i3dzoo.formats import FORMATS
 from i3dzoo.metadata import Stream
 
-__all__ = ["LAYOUTS", "Ignore", "Rule", "Table", "likely", "load_table", "names", "table"]
+__all__ = [
+    "LAYOUTS",
+    "Ignore",
+    "Joint",
+    "Rule",
+    "Table",
+    "likely",
+    "load_table",
+    "names",
+    "table",
+]
 
 LAYOUTS: Final = {"OIDHW": 5, "DHWIO": 5, "C": 1, "1111C": 5}
 """Axis orders and their number of axes."""
@@ -58,6 +68,20 @@ class Ignore:
 
 
 @dataclass(frozen=True)
+class Joint:
+    """How a layout holds the networks of both streams in one file.
+
+    Attributes:
+        prefix: The text before every name of a network, by stream.
+        sum: Names of the two linear layers, a ReLU between them, that make one of their logits;
+            here they add them. None where the layout leaves that to its readers.
+    """
+
+    prefix: Mapping[Stream, str]
+    sum: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
 class Table:
     """One layout.
 
@@ -70,6 +94,7 @@ class Table:
         rules: One for each tensor of the layout.
         absent: Canonical names that the layout lacks; all are ones.
         ignores: What is left out.
+        joint: How it holds two networks; None where it has no place for a second.
     """
 
     name: str
@@ -80,6 +105,7 @@ class Table:
     rules: tuple[Rule, ...]
     absent: tuple[str, ...]
     ignores: tuple[Ignore, ...]
+    joint: Joint | None = None
 
 
 def names() -> tuple[str, ...]:
@@ -135,7 +161,7 @@ def _parse(name: str, where: str, text: str) -> Table:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConverterError(f"{where}: is no TOML: {error}") from error
-    _closed(where, document, "title format order prefix units tensor absent ignore")
+    _closed(where, document, "title format order prefix joint units tensor absent ignore")
     prefix = _section(where, document, "prefix", dict)
     _closed(f"{where} [prefix]", prefix, "rgb flow also")
     also = tuple(prefix.get("also", ()))
@@ -143,17 +169,21 @@ def _parse(name: str, where: str, text: str) -> Table:
         "rgb": prefix.get("rgb", also[0] if also else ""),
         "flow": prefix.get("flow", also[0] if also else ""),
     }
+    joint = _joint(where, document)
     units = _units(where, _section(where, document, "units", dict))
     rules = _rules(where, _section(where, document, "tensor", list), units)
     result = Table(
         name=name,
         title=_section(where, document, "title", str),
         format=_format(where, _section(where, document, "format", str)),
-        prefixes=tuple(dict.fromkeys([*streams.values(), *also])),
+        prefixes=tuple(
+            dict.fromkeys([*streams.values(), *also, *(joint.prefix.values() if joint else ())])
+        ),
         stream_prefix=streams,
         rules=tuple(_ordered(where, rules, document.get("order", []))),
         absent=tuple(_absent(where, document.get("absent", {}))),
         ignores=tuple(_ignores(where, document.get("ignore", []), units)),
+        joint=joint,
     )
     _check_bijection(where, result)
     return result
@@ -178,6 +208,25 @@ def _closed(where: str, entries: Mapping[str, Any], known: str) -> None:
         raise ConverterError(
             f"{where}: unknown key {', '.join(unknown)}; expected {', '.join(known.split())}"
         )
+
+
+def _joint(where: str, document: dict[str, Any]) -> Joint | None:
+    if "joint" not in document:
+        return None
+    entries = _section(where, document, "joint", dict)
+    _closed(f"{where} [joint]", entries, "rgb flow sum")
+    rgb, flow, layers = (entries.get(key) for key in ("rgb", "flow", "sum"))
+    if (
+        not isinstance(rgb, str)
+        or not isinstance(flow, str)
+        or rgb == flow
+        or (layers is not None and not (isinstance(layers, list) and len(layers) == 2))
+    ):
+        raise ConverterError(
+            f"{where} [joint]: {entries}; expected rgb and flow, which differ, and sum, a list of "
+            "two layers, or no sum"
+        )
+    return Joint({"rgb": rgb, "flow": flow}, (str(layers[0]), str(layers[1])) if layers else None)
 
 
 def _units(where: str, patterns: dict[str, str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from i3dzoo.errors import (
 )
 from i3dzoo.loading import build, load
 from i3dzoo.metadata import Input, Metadata, Source, default_input
+from i3dzoo.surgery import change_stream
 
 
 def test_canonical_file_describes_itself(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -65,6 +66,13 @@ def test_flipped_byte_without_checksums(genuine: Checkpoint, tmp_path: Path) -> 
     with pytest.raises(ChecksumError, match=r"is rgb_scratch but for Mixed_.*fetch it again"):
         read_checkpoint(path)
     assert read_checkpoint(path, altered=True).metadata.zoo is None
+
+
+def test_another_stream_is_no_damage(genuine: Checkpoint, tmp_path: Path) -> None:
+    """Published weights whose first kernels were averaged for flow are read without --altered."""
+    flow = change_stream(genuine, 2)
+    back = read_checkpoint(write_checkpoint(tmp_path / "x.h5", flow, "keras"))
+    assert (back.metadata.stream, back.metadata.zoo) == ("flow", None)
 
 
 @pytest.mark.parametrize(

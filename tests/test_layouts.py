@@ -161,7 +161,7 @@ def test_the_wrong_stream_is_refused(random_checkpoint: Checkpoint, tmp_path: Pa
     """Asking an RGB file for flow is an error, not an RGB network."""
     path = write_checkpoint(tmp_path / "x.pt", random_checkpoint, "piergiaj")
     assert read_checkpoint(path, stream="rgb").metadata.stream == "rgb"
-    with pytest.raises(MappingError, match="holds rgb under ''; choose"):
+    with pytest.raises(MappingError, match="holds a network for rgb; expected one for flow"):
         read_checkpoint(path, stream="flow")
 
 

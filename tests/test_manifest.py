@@ -60,7 +60,7 @@ def test_all_that_was_published() -> None:
         ("flow_imagenet", "deepmind piergiaj hassony2 keras"),
         ("rgb_scratch", "flax deepmind keras"),
         ("flow_scratch", "deepmind keras"),
-        ("rgb_kinetics600", "deepmind"),
+        ("rgb_kinetics600", "deepmind600"),
         ("rgb_charades", "piergiaj"),
         ("flow_charades", "piergiaj"),
     ],

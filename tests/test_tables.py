@@ -59,6 +59,28 @@ def test_broken_tables(tmp_path: Path, old: str, new: str, message: str) -> None
     assert "mine.toml" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('rgb = "model.model_rgb."', "", r"\[joint\]: .*expected rgb and flow, which differ"),
+        (
+            "model.model_rgb.",
+            "model.model_of.",
+            r"\[joint\]: .*expected rgb and flow, which differ",
+        ),
+        ('"model.fc1", ', "", "and sum, a list of two layers, or no sum"),
+        ("sum =", "product =", r"\[joint\]: unknown key product"),
+    ],
+)
+def test_broken_joint(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """Two networks in one file need two prefixes, and the layers behind them are two."""
+    text = (data("converters") / "tao.toml").read_text("utf-8")
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ConverterError, match=message):
+        tables.load_table(path)
+
+
 def test_own_table(tmp_path: Path) -> None:
     """A user's copy of a shipped table gives the same rules."""
     path = tmp_path / "mine.toml"

@@ -13,6 +13,7 @@ from i3dzoo.cli._surgery import operate, say_surgery, surgery_options
 if TYPE_CHECKING:
     from i3dzoo.checkpoint import Checkpoint
     from i3dzoo.convert import Step
+    from i3dzoo.metadata import Stream
 
 
 @click.command()
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     "--stream",
     type=click.Choice(["rgb", "flow"]),
     help="The network to read of a SRC that holds two, as joint TAO checkpoints do.",
+)
+@click.option(
+    "--flow",
+    metavar="MODEL",
+    help="Write one joint file of SRC and this flow network: --to tao, or deepmind with two "
+    "scopes.",
 )
 @surgery_options
 @click.option("--from", "source_layout", help="Layout of SRC, where names do not tell.")
@@ -55,39 +62,33 @@ def command(**options: Any) -> None:
       i3dzoo convert rgb_scratch tao.pt --to piergiaj
       i3dzoo convert rgb_scratch model.ckpt --to deepmind
       i3dzoo convert joint.ckpt rgb.safetensors --stream rgb
+      i3dzoo convert rgb.safetensors joint.ckpt --flow flow.safetensors --to tao
       i3dzoo convert rgb_scratch mine.pt --to my.toml
       i3dzoo convert strange.pt --dry-run
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo.checkpoint import read_checkpoint, write_checkpoint
-    from i3dzoo.loading import find
+    from i3dzoo._files import check_output
 
     layout = options["layout"]
-    source = find(options["source"])
-    checkpoint = read_checkpoint(
-        source,
-        options["source_layout"],
-        options["converter"],
-        options["stream"],
-        options["altered"],
-    )
-    checkpoint, surgery = operate(checkpoint, options)
+    if options["report"]:
+        check_output(options["report"], options["force"])
+    checkpoints, documents = _read_networks(options)
     target = options["target"] or _default_target(options["source"], layout)
-    steps, ignored = _mapping(checkpoint, layout, str(target))
+    steps, ignored = _mapping(checkpoints, layout, str(target))
     if not options["quiet"] and not options["as_json"]:
         _print_mapping(steps, ignored)
     say(f"{len(steps)} tensors of layout {layout}, {len(ignored)} left out")
-    say_surgery(surgery, brief=options["quiet"] or options["as_json"])
+    for document in documents:
+        say_surgery(document["surgery"], brief=options["quiet"] or options["as_json"])
     if not options["dry_run"]:
-        target = write_checkpoint(target, checkpoint, layout, options["force"])
+        target = _write(target, checkpoints, layout, options["force"])
     if options["report"] or options["as_json"]:
         document = {
-            "source": str(source),
+            **documents[0],
+            **({"flow": documents[1]} if options["flow"] else {}),
             "target": str(target),
             "layout": layout,
             "tensors": [dataclasses.asdict(step) for step in steps],
             "ignored": [dataclasses.asdict(step) for step in ignored],
-            "metadata": json.loads(checkpoint.metadata.to_json()),
-            "surgery": surgery,
             "written": not options["dry_run"],
         }
         _print_report(document, options)
@@ -95,15 +96,65 @@ def command(**options: Any) -> None:
         _print_result(target, options)
 
 
+def _read_networks(
+    options: dict[str, Any],
+) -> "tuple[list[Checkpoint], list[dict[str, Any]]]":
+    """Read and operate on SRC and, where one is joined to it, on the flow network.
+
+    Returns:
+        The checkpoints, and what the report says of each.
+    """
+    from i3dzoo.checkpoint import read_checkpoint
+    from i3dzoo.loading import find
+
+    sources: list[tuple[str, Stream | None]] = [(options["source"], options["stream"])]
+    if options["flow"]:
+        if options["in_channels"] or options["stream"] == "flow":
+            raise click.UsageError("with --flow, SRC is the RGB network, and each keeps its stream")
+        sources = [(options["source"], "rgb"), (options["flow"], "flow")]
+    layout, converter, altered = (options[key] for key in ("source_layout", "converter", "altered"))
+    checkpoints, documents = [], []
+    for name, stream in sources:
+        path = find(name)
+        checkpoint = read_checkpoint(path, layout, converter, stream, altered)
+        checkpoint, surgery = operate(checkpoint, options)
+        metadata = json.loads(checkpoint.metadata.to_json())
+        checkpoints.append(checkpoint)
+        documents.append({"source": str(path), "metadata": metadata, "surgery": surgery})
+    return checkpoints, documents
+
+
 def _mapping(
-    checkpoint: "Checkpoint", layout: str, where: str
+    checkpoints: "list[Checkpoint]", layout: str, where: str
 ) -> "tuple[tuple[Step, ...], tuple[Step, ...]]":
     from i3dzoo import convert, tables
 
-    written = convert.from_canonical(where, checkpoint.tensors, tables.table(layout))
+    table = tables.table(layout)
+    if len(checkpoints) > 1:
+        from i3dzoo.joint import join
+
+        rgb, flow = checkpoints
+        joined = join(where, rgb, flow, table)
+        return joined.steps, joined.ignored
+    checkpoint = checkpoints[0]
+    written = convert.from_canonical(where, checkpoint.tensors, table)
     assert checkpoint.conversion is not None  # noqa: S101 - it was read from a file
     steps = convert.compose(checkpoint.conversion, written)
     return steps, checkpoint.conversion.ignored + written.ignored
+
+
+def _write(target: Path, checkpoints: "list[Checkpoint]", layout: str, force: bool) -> Path:
+    from i3dzoo.checkpoint import write_checkpoint
+
+    if len(checkpoints) > 1:
+        from i3dzoo.joint import write_joint
+
+        rgb, flow = checkpoints
+        target = write_joint(target, rgb, flow, layout, force)
+        if layout == "tao":
+            say(f"In the TAO spec: model_type joint, num_fc {2 * rgb.metadata.num_classes}")
+        return target
+    return write_checkpoint(target, checkpoints[0], layout, force)
 
 
 def _default_target(source: str, layout: str) -> Path:
@@ -124,10 +175,9 @@ def _print_mapping(steps: "tuple[Step, ...]", ignored: "tuple[Step, ...]") -> No
 
 
 def _print_report(document: dict[str, Any], options: dict[str, Any]) -> None:
-    from i3dzoo._files import atomic_write, check_output
+    from i3dzoo._files import atomic_write
 
     if path := options["report"]:
-        check_output(path, options["force"])
         with atomic_write(path) as file:
             file.write(json.dumps(document, indent=2).encode())
     if options["as_json"]:

@@ -21,7 +21,8 @@ def command(files: tuple[Path, ...], as_json: bool) -> None:
 
     Every tensor is matched by its CRC32C against the published checkpoints, whatever the layout:
     all of one, its trunk under another head, its convolutions with BatchNorm moved, or the nearest.
-    Files in half precision are compared with what `i3dzoo pull` has cached, rounded alike.
+    Files in half precision are compared with what `i3dzoo pull` has cached, rounded alike. Of a
+    joint checkpoint both networks are told.
 
     \b
     Examples:
@@ -29,12 +30,12 @@ def command(files: tuple[Path, ...], as_json: bool) -> None:
       i3dzoo identify rgb_imagenet.pt mine.safetensors
       i3dzoo identify --json unknown.pth
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo.checkpoint import read_checkpoint
     from i3dzoo.fingerprint import best_match
+    from i3dzoo.joint import read_networks
 
     documents = []
-    for file in files:
-        checkpoint = read_checkpoint(file)
+    networks = ((file, checkpoint) for file in files for checkpoint in read_networks(file))
+    for file, checkpoint in networks:
         match = best_match(checkpoint.tensors)
         metadata = checkpoint.metadata
         documents.append(_document(file, checkpoint, match))
