@@ -1,6 +1,7 @@
 """`i3dzoo finetune`."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,8 +171,18 @@ class _Watch:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def __call__(self, line: dict[str, float]) -> None:
+    def tell(self, text: str) -> None:
+        """Print a remark above the bar."""
+        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def __call__(self, line: Mapping[str, Any]) -> None:
         self.main = True
+        if line["kind"] == "epoch":
+            self.tell(
+                f"after epoch {line['epoch']:g}: validation loss {line['val_loss']:.4f}, "
+                f"top-1 {100 * line['top1']:.2f} %, mean class {100 * line['mean_class']:.2f} %"
+            )
+            return
         steps = int(line["steps_an_epoch"])
         fields: dict[str, Any] = {
             "epoch": f"{line['epoch']:.2f} of {self.epochs}",

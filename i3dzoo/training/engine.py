@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from i3dzoo.errors import RecipeError, TrainingError
 from i3dzoo.training.clips import Batch, Clips
+from i3dzoo.training.failures import forget_frames
 from i3dzoo.training.network import (
     Average,
     Streams,
@@ -24,7 +25,7 @@ from i3dzoo.training.network import (
     prepare,
     recompute_activations,
 )
-from i3dzoo.training.plan import step_seed
+from i3dzoo.training.plan import accumulation, step_seed
 from i3dzoo.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class Engine:
             factor: Of the learning rate.
 
         Raises:
-            TrainingError: The loss is not finite, memory does not suffice, or the GPU failed.
+            TrainingError: The loss is not finite, or the GPU's memory does not suffice.
         """
         accelerator, optim = self.accelerator, self.recipe.optim
         torch.manual_seed(step_seed(self.recipe.loop.seed, step, accelerator.process_index))
@@ -146,13 +147,7 @@ class Engine:
             group["lr"] = optim.lr * factor * group["scale"]
         weight = torch.stack([self.class_weights[part.labels].sum() for part in parts]).sum()
         total = accelerator.reduce(weight, "sum")
-        sums = torch.zeros(3, device=accelerator.device)
-        with self._failures(parts, step):
-            for number, part in enumerate(parts, 1):
-                last = number == len(parts)
-                waits = contextlib.nullcontext() if last else accelerator.no_sync(self.network)
-                with waits:
-                    sums += self._backward(part, total)
+        sums = self._gradients(parts, total, step)
         loss, right, count = accelerator.reduce(sums, "sum").tolist()
         if not np.isfinite(loss):
             raise TrainingError(
@@ -167,72 +162,88 @@ class Engine:
             self.average.update(self.streams)
         return StepResult(loss, right / count)
 
-    def _backward(self, part: Batch, total: Tensor) -> Tensor:
-        """Add a part's gradients; return its share of the loss, its right clips, its clips."""
+    def _gradients(self, parts: list[Batch], total: Tensor, step: int) -> Tensor:
+        """Add up the gradients of all parts; return the sums that `_backward` returns."""
+        sums = torch.zeros(3, device=self.accelerator.device)
+        try:
+            for number, part in enumerate(parts, 1):
+                waits = self.accelerator.no_sync(self.network)
+                with contextlib.nullcontext() if number == len(parts) else waits:
+                    sums += self._backward(part, total)
+            return sums
+        except torch.OutOfMemoryError as caught:
+            error = caught
+        # out of the handler and without its frames, which hold what filled the memory
+        forget_frames(error)
+        raise self._too_large(parts[0], step) from error
+
+    def _loss(self, network: nn.Module, part: Batch, total: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a part's share of the loss, and its logits."""
         with self.accelerator.autocast():
-            logits = self.network(part.clips)
+            logits = network(part.clips).float()
         summed = F.cross_entropy(
-            logits.float(),
+            logits,
             part.labels,
             weight=self.class_weights,
             label_smoothing=self.recipe.optim.label_smoothing,
             reduction="sum",
         )
-        loss = summed / total
+        return summed / total, logits.detach()
+
+    def _backward(self, part: Batch, total: Tensor) -> Tensor:
+        """Add a part's gradients; return its share of the loss, its right clips, its clips."""
+        loss, logits = self._loss(self.network, part, total)
         # gradients are averaged over the processes, and ought to be added
         self.accelerator.backward(loss * self.accelerator.num_processes)
-        right = (logits.detach().argmax(1) == part.labels).sum()
+        right = (logits.argmax(1) == part.labels).sum()
         return torch.stack([loss.detach(), right.float(), torch.full_like(loss, len(part))])
 
-    @contextlib.contextmanager
-    def _failures(self, parts: list[Batch], step: int) -> Iterator[None]:
-        """Put what a GPU can do wrong into words."""
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            fits = self._largest_that_fits(parts[0])
-            advice = (
-                f"{fits} clips do: --set loop.accumulate="
-                f"{self.recipe.loop.accumulate * -(-len(parts[0]) // fits)}"
-                if fits
-                else "not even one does: use smaller crops or fewer frames"
-            )
-            raise TrainingError(
-                f"step {step}: {len(parts[0])} clips at once do not fit into the GPU's memory; "
-                f"{advice}, or --set loop.checkpoint_activations=true"
-            ) from error
-        except RuntimeError as error:
-            if "CUDA error" not in str(error):
-                raise
-            raise TrainingError(
-                f"step {step}: the GPU failed ({str(error).partition(chr(10))[0]}); "
-                "resume the run on one that works"
-            ) from error
+    def _too_large(self, part: Batch, step: int) -> TrainingError:
+        """Say how many clips fit into the memory, and how to train with so many at once."""
+        loop, fits = self.recipe.loop, self._largest_that_fits(part)
+        parts = accumulation(loop.batch_size, self.accelerator.num_processes, fits)
+        advice = (
+            f"{fits} do: --set loop.accumulate={parts} takes the same batch of {loop.batch_size} "
+            "in parts that fit"
+            if parts
+            else "not even one does: use smaller crops or fewer frames"
+        )
+        return TrainingError(
+            f"step {step}: {len(part)} clips at once do not fit into the GPU's memory; {advice}, "
+            "or use --set loop.checkpoint_activations=true"
+        )
 
     def _largest_that_fits(self, part: Batch) -> int:
         """Try smaller and smaller batches; 0 if not even one clip fits."""
+        learning = [each for each in self.streams.parameters() if each.requires_grad]
         count = len(part) // 2
         while count:
             self.optimizer.zero_grad()
             torch.cuda.empty_cache()
             try:
-                with self.accelerator.no_sync(self.network):
-                    self._backward(part.part(count), torch.ones((), device=part.labels.device))
-            except torch.OutOfMemoryError:
-                count //= 2
-            else:
+                # neither the wrapped network nor `backward`, which would wait for other processes
+                loss, _ = self._loss(self.streams, part.part(count), self.class_weights.sum())
+                torch.autograd.grad(loss, learning)
                 break
-        self.optimizer.zero_grad()
+            except torch.OutOfMemoryError as caught:
+                error = caught
+            forget_frames(error)
+            count //= 2
         return count
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """Give the network in eval mode, with the moving average of its weights if there is one."""
+        """Give the network in eval mode, with the moving average of its weights if there is one.
+
+        It is the streams themselves: wrapped for several processes, the network would wait for
+        them in each batch, and they may have fewer batches.
+        """
         if self.average is not None:
             self.average.swap(self.streams)
         self.network.eval()
         try:
-            yield self.network
+            with self.accelerator.autocast():
+                yield self.streams
         finally:
             if self.average is not None:
                 self.average.swap(self.streams)

@@ -83,7 +83,7 @@ def finetune(
     recipe: Recipe,
     *,
     resume: bool = False,
-    watch: Callable[[dict[str, float]], None] = lambda _: None,
+    watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> Result:
     """Fine-tune: train, evaluate, and leave canonical files that say how they were made.
 

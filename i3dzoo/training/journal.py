@@ -1,5 +1,6 @@
 """What a run tells: one JSON line a step, TensorBoard scalars, a progress bar."""
 
+import contextlib
 import json
 import sys
 import time
@@ -7,7 +8,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from i3dzoo._files import atomic_write
+from i3dzoo._files import atomic_write, output_error
 from i3dzoo.training.state import Position
 
 __all__ = ["Journal", "read_lines"]
@@ -36,20 +37,28 @@ class Journal:
 
     def __init__(self, folder: Path, position: Position, tensorboard: bool = True) -> None:
         self.path = folder / "metrics.jsonl"
-        reached = {"step": position.step, "epoch": position.epoch}
+        reached = {"step": position.step, "epoch": position.evaluated}
         kept = [
-            line for line in read_lines(self.path) if line[line["kind"]] <= reached[line["kind"]]
+            line
+            for line in read_lines(self.path)
+            if line.get("step", -1) <= reached.get(line.get("kind", ""), position.step)
         ]
         with atomic_write(self.path) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in kept)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("a", encoding="utf-8", buffering=1)
         self._board = _board(folder, position.step) if tensorboard else None
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Write one line, and the numbers in it as scalars."""
+        """Write one line, and the numbers in it as scalars.
+
+        Raises:
+            OutputError: The disk is full.
+        """
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise output_error(self.path, error) from error
         if self._board is not None:
             prefix = "train" if kind == "step" else "validation"
             for name, value in values.items():
@@ -58,7 +67,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # of what could not be written, which has been told
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

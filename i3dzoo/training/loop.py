@@ -1,16 +1,18 @@
 """The training loop: to be read from top to bottom."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from i3dzoo.errors import RecipeError
 from i3dzoo.training import state
 from i3dzoo.training.clips import Batch, Clips, load
 from i3dzoo.training.engine import Engine
+from i3dzoo.training.failures import told
 from i3dzoo.training.journal import Journal
 from i3dzoo.training.network import Streams
 from i3dzoo.training.plan import epoch_batches, learning_rate_factor
@@ -35,7 +37,8 @@ class Run:
         keep: Called on the main process with `best` or `last`, the networks and the metrics, to
             write them as canonical files.
         folder: Where the run is kept.
-        watch: Called on the main process after each step with what was journalled.
+        watch: Called on the main process with what was journalled: of each step, and of each
+            evaluation (`kind` is `step` or `epoch`).
     """
 
     recipe: Recipe
@@ -44,7 +47,7 @@ class Run:
     evaluate: Callable[[nn.Module], dict[str, float]]
     keep: Callable[[str, Streams, dict[str, float]], None]
     folder: Path
-    watch: Callable[[dict[str, float]], None] = lambda _: None
+    watch: Callable[[Mapping[str, Any]], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,10 @@ class Result:
     """What came of it.
 
     Attributes:
-        position: Where the run ended.
-        metrics: Of the last evaluation.
+        position: Where the run ended, and what its last evaluation gave.
     """
 
     position: state.Position
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def train(run: Run, accelerator: "Accelerator", resume: Path | None = None) -> Result:
@@ -73,40 +74,83 @@ def train(run: Run, accelerator: "Accelerator", resume: Path | None = None) -> R
         resume: A checkpoint to go on from; None begins.
 
     Raises:
-        TrainingError: The loss is not finite, memory does not suffice, or the GPU failed.
-        RecipeError: The batch cannot be divided among the processes.
+        TrainingError: The loss is not finite, or memory does not suffice.
+        DeviceError: A GPU, or another process, failed.
+        RecipeError: The batch cannot be divided among the processes, or the checkpoint is of a run
+            with other data or another optimiser.
         OutputError: The run's folder cannot be written.
     """
-    engine = Engine(run.recipe, run.streams, run.clips, accelerator)
     position = state.Position()
-    if resume is not None:
-        position, content = state.load(resume)
-        engine.load_state_dict(content)
-    journal = Journal(run.folder, position) if accelerator.is_main_process else None
+    with told(lambda: f"step {position.step}"):
+        engine = Engine(run.recipe, run.streams, run.clips, accelerator)
+        if resume is not None:
+            position = _resume(run, engine, resume)
+        journal = Journal(run.folder, position) if accelerator.is_main_process else None
+        loaded = _load(run, accelerator, position)
+        try:
+            while not _finished(run, position):
+                engine.begin_epoch(position.epoch)
+                _train_epoch(run, engine, position, journal, loaded)
+                if _evaluation_is_due(run, position):
+                    _evaluate(run, engine, position, journal)
+                _save(run, engine, position)
+            with engine.averaged():
+                if accelerator.is_main_process:
+                    run.keep("last", engine.streams, position.metrics)
+        finally:
+            if journal is not None:
+                journal.close()
+    return Result(position)
+
+
+def _resume(run: Run, engine: Engine, path: Path) -> state.Position:
+    """Go back to a checkpoint; the main process reads it for all, whichever machine they are on."""
+    read = [state.load(path) if engine.accelerator.is_main_process else None]
+    if engine.accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        broadcast_object_list(read)
+    assert read[0] is not None  # noqa: S101 - the main process has read it
+    position, content = read[0]
+    for key, value in _fixed(run).items():
+        if content["fixed"].get(key) != value:
+            raise RecipeError(
+                f"{path}: the run has {key} {content['fixed'].get(key)} and cannot go on with "
+                f"{value}; give the run's own, or begin another run"
+            )
+    engine.load_state_dict(content)
+    return position
+
+
+def _fixed(run: Run) -> dict[str, Any]:
+    """Return what must stay as it is for a run to go on as if it had not been stopped."""
+    recipe = run.recipe
+    return {
+        "streams": sorted(run.streams.networks),
+        "classes": list(run.clips.classes),
+        "training clips": len(run.clips.labels),
+        "loop.batch_size": recipe.loop.batch_size,
+        "loop.seed": recipe.loop.seed,
+        "optim.kind": recipe.optim.kind,
+        "network.ema": recipe.network.ema,
+    }
+
+
+def _finished(run: Run, position: state.Position) -> bool:
     loop = run.recipe.loop
-    metrics: dict[str, float] = {}
-    loaded = _load(run, accelerator, position)
-    try:
-        while position.epoch < loop.epochs and not _enough(run, position):
-            engine.begin_epoch(position.epoch)
-            _train_epoch(run, engine, position, journal, loaded)
-            if position.epoch % run.recipe.evaluation.every == 0 or position.epoch == loop.epochs:
-                metrics = _evaluate(run, engine, position, journal)
-            _save(run, engine, position)
-            if loop.early_stop and position.epoch - position.best_epoch >= loop.early_stop:
-                break
-        with engine.averaged():
-            if accelerator.is_main_process:
-                run.keep("last", engine.streams, metrics)
-    finally:
-        if journal is not None:
-            journal.close()
-    return Result(position, metrics)
+    waited = position.epoch - position.best_epoch
+    stopped = loop.early_stop is not None and position.evaluated >= 0 and waited >= loop.early_stop
+    return position.epoch >= loop.epochs or _enough(run, position) or stopped
 
 
 def _enough(run: Run, position: state.Position) -> bool:
     most = run.recipe.loop.max_steps
     return most is not None and position.step >= most
+
+
+def _evaluation_is_due(run: Run, position: state.Position) -> bool:
+    whole = position.batch == 0 and position.epoch % run.recipe.evaluation.every == 0
+    return whole or _finished(run, position)
 
 
 def _batches(run: Run, epoch: int) -> list[list[int]]:
@@ -122,13 +166,20 @@ def _load(run: Run, accelerator: "Accelerator", position: state.Position) -> Ite
         for number in range(epoch, loop.epochs)
         for each in _batches(run, number)[batch if number == epoch else 0 :]
     )
+    world = accelerator.num_processes
+    smallest = min(loop.batch_size, len(run.clips.labels)) // world
+    if not smallest:
+        raise RecipeError(
+            f"there are {len(run.clips.labels)} training clips for {world} processes; expected at "
+            "least one for each: start fewer processes"
+        )
     return load(
         run.clips,
         left,
         device=accelerator.device,
         rank=accelerator.process_index,
-        world=accelerator.num_processes,
-        parts=loop.accumulate,
+        world=world,
+        parts=min(loop.accumulate, smallest),
         workers=loop.workers,
         channels_last=loop.channels_last,
     )
@@ -166,21 +217,22 @@ def _train_epoch(
                 "data_wait": round((ready - started) / (done - started), 4),
             }
             journal.write("step", position.step, **line)
-            run.watch({"step": position.step, "steps_an_epoch": len(batches), **line})
+            steps = {"step": position.step, "steps_an_epoch": len(batches)}
+            run.watch({"kind": "step", **steps, **line})
         if loop.save_every and position.step % loop.save_every == 0:
             _save(run, engine, position)
         if _enough(run, position):
             break
-    position.epoch += 1
-    position.batch = 0
+    if position.batch == len(batches):
+        position.epoch += 1
+        position.batch = 0
 
 
-def _evaluate(
-    run: Run, engine: Engine, position: state.Position, journal: Journal | None
-) -> dict[str, float]:
+def _evaluate(run: Run, engine: Engine, position: state.Position, journal: Journal | None) -> None:
     """Evaluate, keep the best, and let the plateau schedule see the loss."""
     with engine.averaged() as network:
         metrics = run.evaluate(network)
+        position.metrics, position.evaluated = metrics, position.step
         if metrics["top1"] > position.best:
             position.best, position.best_epoch = metrics["top1"], position.epoch
             if engine.accelerator.is_main_process:
@@ -193,12 +245,14 @@ def _evaluate(
         if schedule.kind == "plateau" and position.waited > schedule.patience:
             position.plateau, position.waited = position.plateau * schedule.decay, 0
     if journal is not None:
-        values = {f"val_{k}" if k == "loss" else k: v for k, v in metrics.items()}
-        journal.write("epoch", position.step, epoch=position.epoch, **values)
-    return metrics
+        line = {"val_loss" if k == "loss" else k: v for k, v in metrics.items()}
+        at = position.epoch + position.batch / len(_batches(run, position.epoch))
+        journal.write("epoch", position.step, epoch=round(at, 4), **line)
+        run.watch({"kind": "epoch", "epoch": round(at, 4), **line})
 
 
 def _save(run: Run, engine: Engine, position: state.Position) -> None:
     if engine.accelerator.is_main_process:
-        state.save(run.folder, position, engine.state_dict())
+        content = {**engine.state_dict(), "fixed": _fixed(run)}
+        state.save(run.folder, position, content)
     engine.accelerator.wait_for_everyone()

@@ -11,7 +11,7 @@ import numpy as np
 
 from i3dzoo.training.recipe import Schedule
 
-__all__ = ["epoch_batches", "learning_rate_factor", "share", "step_seed"]
+__all__ = ["accumulation", "epoch_batches", "learning_rate_factor", "share", "step_seed"]
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -22,6 +22,24 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[li
     order = np.random.default_rng([seed, epoch]).permutation(count).tolist()
     whole = max(count // batch_size, 1)
     return [order[i * batch_size : (i + 1) * batch_size] for i in range(whole)]
+
+
+def accumulation(batch_size: int, world: int, most: int) -> int | None:
+    """Return the fewest parts of a batch's share that have at most `most` clips each.
+
+    Args:
+        batch_size: Over all processes.
+        world: How many these are.
+        most: Clips that a device takes at once.
+
+    Returns:
+        A divisor of each process's share; None where nothing fits, or the batch cannot be divided
+        among the processes.
+    """
+    own, rest = divmod(batch_size, world)
+    if rest or most < 1:
+        return None
+    return next(parts for parts in range(1, own + 1) if own % parts == 0 and own // parts <= most)
 
 
 def share(batch: Sequence[int], rank: int, world: int) -> list[int]:

@@ -12,7 +12,7 @@ A run's folder holds
 """
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Position:
         plateau: Factor that the `plateau` schedule has made.
         lowest_loss: Lowest validation loss so far, for `plateau`; infinite before the first.
         waited: Epochs since that was.
+        evaluated: Steps that were done when the network was last evaluated; -1 before.
+        metrics: What that evaluation gave.
     """
 
     step: int = 0
@@ -47,6 +49,8 @@ class Position:
     plateau: float = 1.0
     lowest_loss: float = float("inf")
     waited: int = 0
+    evaluated: int = -1
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def latest(folder: Path) -> Path | None:
