@@ -8,6 +8,7 @@ once with workers, watching resident memory and open files of all processes:
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -26,9 +27,10 @@ SPEC = Input(resize=56, crop=48, frames=16, fps=None)
 def tree(pid: int) -> list[int]:
     """Return a process and all that descend from it."""
     found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += tree(int(child))
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread or a process that has ended since
+            for child in listed.read_text().split():
+                found += tree(int(child))
     return found
 
 
@@ -49,11 +51,11 @@ def prepare(source: Path, out: Path) -> dict[str, float]:
     """Run the command to its end, watching."""
     start, peak, most = time.perf_counter(), 0.0, 0
     command = [sys.executable, "-m", "i3dzoo", "prepare", "hmdb51", str(source), str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while process.poll() is None:
-        memory, files = usage()
-        peak, most = max(peak, memory), max(most, files)
-        time.sleep(0.5)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            memory, files = usage()
+            peak, most = max(peak, memory), max(most, files)
+            time.sleep(0.5)
     if process.returncode:
         raise SystemExit(f"failed with status {process.returncode}: {' '.join(command)}")
     return {"seconds": time.perf_counter() - start, "peak_megabytes": peak, "open_files": most}
@@ -99,7 +101,8 @@ def main() -> None:
             "again": prepare(arguments.source, out),
         }
         result["two epochs"] = epoch(out, arguments.workers)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load}")
     for name, numbers in result.items():
         words = ", ".join(f"{key} {value:,.1f}" for key, value in numbers.items())
         print(f"  {name}: {words}")

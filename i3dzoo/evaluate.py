@@ -9,7 +9,7 @@ Protocols:
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,7 +22,15 @@ from i3dzoo.errors import RecipeError
 from i3dzoo.metadata import Stream
 from i3dzoo.training.plan import share
 from i3dzoo.training.predictions import Prediction
-from i3dzoo.video import CENTRE, WHOLE, Sampling, VideoDataset, normalise
+from i3dzoo.video import (
+    CENTRE,
+    WHOLE,
+    BadVideo,
+    Sampling,
+    VideoDataset,
+    normalise,
+    together,
+)
 
 __all__ = ["parse_protocol", "predict_videos"]
 
@@ -61,6 +69,7 @@ def predict_videos(
     world: int = 1,
     workers: int = 0,
     done: Collection[str] = (),
+    skipped: Callable[[BadVideo], None] = lambda _: None,
 ) -> Iterator[Prediction]:
     """Predict each video once, in the order of the dataset.
 
@@ -74,9 +83,10 @@ def predict_videos(
         world: Number of processes.
         workers: Processes that decode; 0 decodes in this one.
         done: Videos that need not be predicted again.
+        skipped: Called with each video that cannot be read, where those are skipped.
 
     Yields:
-        A prediction a video; a video that was skipped as bad is left out.
+        A prediction a video; one that was skipped is left out.
     """
     first = next(iter(datasets.values()))
     classes = list(first.labels if labels is None else labels)
@@ -90,7 +100,7 @@ def predict_videos(
         num_workers=workers,
         pin_memory=device.type == "cuda",
     )
-    for videos in _groups(loader, batch_size):
+    for videos in _groups(_readable(loader, skipped), batch_size):
         clips = {
             stream: torch.cat([video.views[stream] for video in videos]) for stream in datasets
         }
@@ -104,17 +114,18 @@ def predict_videos(
 
 @dataclass
 class _Video:
-    """The views of a video by stream, uint8 [V, C, T, H, W]: none where it was skipped as bad."""
+    """The views of a video by stream, uint8 [V, C, T, H, W]: none where it is bad."""
 
     number: int
     views: dict[Stream, Tensor]
+    bad: tuple[BadVideo, ...] = ()
 
     def __len__(self) -> int:
         return min((len(views) for views in self.views.values()), default=0)
 
     def pin_memory(self) -> "_Video":
         """Pin what goes to the GPU; the loader calls it."""
-        return _Video(self.number, {key: views.pin_memory() for key, views in self.views.items()})
+        return replace(self, views={key: views.pin_memory() for key, views in self.views.items()})
 
 
 class _Videos(Dataset[_Video]):
@@ -122,20 +133,25 @@ class _Videos(Dataset[_Video]):
         self.datasets = datasets
 
     def __getitem__(self, number: int) -> _Video:
-        found = {stream: dataset[number].views for stream, dataset in self.datasets.items()}
-        views = {stream: each for stream, each in found.items() if each is not None}
-        if len(views) < len(found):
-            return _Video(number, {})
-        count = min(map(len, views.values()))  # a stream may have fewer windows than the other
-        return _Video(number, {stream: each[:count] for stream, each in views.items()})
+        samples = together(list(self.datasets.values()), number)
+        found = [sample.views for sample in samples if sample.views is not None]
+        count = min(map(len, found), default=0)  # a stream may have fewer windows than the other
+        views = {key: each[:count] for key, each in zip(self.datasets, found, strict=bool(found))}
+        return _Video(number, views, samples[0].bad)
+
+
+def _readable(videos: Iterable[_Video], skipped: Callable[[BadVideo], None]) -> Iterator[_Video]:
+    for video in videos:
+        for one in video.bad:
+            skipped(one)
+        if len(video):
+            yield video
 
 
 def _groups(videos: Iterable[_Video], batch_size: int) -> Iterator[list[_Video]]:
     """Put videos together until they fill a batch; those of one group have views of one shape."""
     group: list[_Video] = []
     for video in videos:
-        if not len(video):
-            continue
         if group and _shapes(video) != _shapes(group[0]):
             yield group
             group = []

@@ -10,7 +10,7 @@ import torch
 from i3dzoo.evaluate import parse_protocol, predict_videos
 from i3dzoo.metadata import Input, Stream
 from i3dzoo.training.predictions import Prediction
-from i3dzoo.video import VideoDataset
+from i3dzoo.video import BadVideo, VideoDataset
 from i3dzoo.video.index import Index
 
 from .video_data import small_prepared
@@ -61,7 +61,11 @@ def test_what_is_done_and_what_is_bad_is_passed_over(tmp_path: Path) -> None:
     broken = index.info(index.entries[4], "rgb").path
     broken.unlink()
     broken.write_bytes(b"no video")
-    found = predict(index, "center", batch_size=4, done={files[0], files[7]})
+    bad: list[BadVideo] = []
+    done = {files[0], files[7]}
+    found = predict(index, "center", batch_size=4, done=done, workers=1, skipped=bad.append)
     assert [one.video for one in found] == [
         file for number, file in enumerate(files) if number not in (0, 4, 7)
     ]
+    assert [one.file for one in bad] == [files[4]]
+    assert "is no video that FFmpeg can read" in bad[0].reason

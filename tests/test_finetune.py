@@ -1,6 +1,7 @@
 """The real commands on generated videos: finetune, resume, evaluate, a TAO spec, the report."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from i3dzoo.checkpoint import read_checkpoint
+from i3dzoo.hub.results import read_results
 from i3dzoo.training import state
 from i3dzoo.training.journal import read_lines
 from i3dzoo.training.metrics import evaluate_logits
@@ -110,6 +112,20 @@ def test_a_tao_spec_runs_and_resumes(
     (document,) = json.loads(measured.stdout)
     assert document["top1"] == pytest.approx(top1)
     assert document["videos"] == 12
+    (tmp_path / "results.json").write_text(measured.stdout)
+    (result_of_card,) = read_results(tmp_path / "results.json", "hmdb51")  # as push reads it
+    assert result_of_card.top1 == pytest.approx(100 * top1, abs=0.01)
+
+    broken = next((data / "test" / "run").iterdir())
+    shutil.rmtree(broken / "rgb")
+    (broken / "rgb").mkdir()
+    part = run(
+        "evaluate", folder / "best.safetensors", "--data", data / "test", "--split", "none",
+        "--device", "cpu", "--json", "-o", tmp_path / "part", "--on-bad-video", "skip",
+    )  # fmt: skip
+    (document,) = json.loads(part.stdout)
+    assert (document["videos"], list(document["bad_videos"])) == (11, [f"run/{broken.name}"])
+    assert f"run/{broken.name}: left out: " in part.stderr
 
 
 def test_refusals(data: Path, rgb_scratch: Path, tmp_path: Path) -> None:

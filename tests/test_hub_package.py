@@ -207,6 +207,29 @@ def test_results(tmp_path: Path) -> None:
     assert read_results(path) == (Result("x", "1", 5.0, 9.5),)
 
 
+def test_results_of_an_evaluation(tmp_path: Path) -> None:
+    """What `evaluate --json` prints becomes percents, under the name that the labels tell."""
+    path = tmp_path / "results.json"
+    document = {
+        "i3dzoo": "evaluation",
+        "dataset": None,
+        "split": "1",
+        "protocol": "paper",
+        "videos": 1530,
+        "top1": 0.7431,
+        "top5": 0.9195,
+    }
+    path.write_text(json.dumps([document, {**document, "dataset": "ucf101", "split": "none"}]))
+    assert read_results(path, "hmdb51") == (
+        Result("hmdb51", "test 1, paper", 74.31, 91.95, 1530),
+        Result("ucf101", "test, paper", 74.31, 91.95, 1530),
+    )
+    with pytest.raises(MetadataError, match="lacks dataset"):
+        read_results(path)
+    card = prepare(constants(), tmp_path, About("alice/i3d", results=path)).card
+    assert "| HMDB51 | test 1, paper | 74.3 | 92.0 | 1530 |" in card
+
+
 def test_false_claim_is_not_pushed(genuine: Checkpoint, tmp_path: Path) -> None:
     """Weights that say that they are published ones and are not are not packed."""
     altered = dict(genuine.tensors)

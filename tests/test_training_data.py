@@ -36,7 +36,7 @@ def test_several_clips_of_a_video_are_each_drawn_for_themselves(data: Path) -> N
     assert thrice.videos == once.videos
     assert thrice.labels == once.labels * 3
     drawn = {
-        thrice.clip(epoch, number)["rgb"].numpy().tobytes()
+        thrice.clip(epoch, number).views["rgb"].numpy().tobytes()
         for epoch in range(2)
         for number in (0, count, 2 * count)
     }
@@ -72,6 +72,6 @@ def test_batches_come_in_order_over_epochs(data: Path, workers: int) -> None:
     for (epoch, numbers), parts in zip(wanted, loaded, strict=True):
         assert len(parts) == 2
         for number, part in zip(numbers, parts, strict=True):
-            expected = source.normalise("rgb", source.clip(epoch, number)["rgb"][None])
+            expected = source.normalise("rgb", source.clip(epoch, number).views["rgb"][None])
             assert torch.equal(part.clips["rgb"], expected)
             assert part.labels.tolist() == [source.labels[number]]

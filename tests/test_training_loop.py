@@ -15,7 +15,7 @@ from i3dzoo.errors import FormatError, OutputError, RecipeError, TrainingError
 from i3dzoo.training import state
 from i3dzoo.training.journal import read_lines
 
-from .training_runs import run
+from .training_runs import BAD, run
 
 RATE = "optim.lr=0.02"
 SETTINGS = [RATE, "loop.epochs=3", "loop.save_every=1", "network.dropout=0.5", "network.ema=0.5"]
@@ -90,6 +90,9 @@ def test_two_processes_are_one_of_twice_the_batch(tmp_path: Path) -> None:
     _finish(_start(two, *alike, world=2))
     assert _losses(two) == pytest.approx(_losses(one), rel=1e-4)
     assert len(_losses(two)) == 6
+    for folder in (one, two):
+        told = json.loads((folder / "bad.json").read_text())
+        assert sorted(told) == sorted(f"bad {number}" for number in BAD)  # each once, of all
 
 
 def test_accumulation_changes_nothing(tmp_path: Path) -> None:

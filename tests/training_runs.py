@@ -14,24 +14,31 @@ from torch import Tensor, nn
 from i3dzoo.architecture import Unit
 from i3dzoo.model import ConvUnit
 from i3dzoo.training import state
+from i3dzoo.training.bad_videos import BadVideos
+from i3dzoo.training.clips import Clip
 from i3dzoo.training.engine import make_accelerator
 from i3dzoo.training.loop import Result, Run, train
 from i3dzoo.training.network import Streams
 from i3dzoo.training.recipe import load_recipe, override
+from i3dzoo.video import BadVideo
+
+BAD = (3, 4, 10)
 
 
 class Noise:
-    """Clips of seeded noise whose class is their brightness."""
+    """Clips of seeded noise whose class is their brightness; some say that they are substitutes."""
 
     classes = ("dark", "bright")
 
     def __init__(self, count: int = 16) -> None:
         self.labels = [number % 2 for number in range(count)]
 
-    def clip(self, epoch: int, number: int) -> dict[str, Tensor]:
+    def clip(self, epoch: int, number: int) -> Clip:
         """Return float32 [3, 9, 32, 32]."""
         noise = np.random.default_rng([epoch, number]).standard_normal((3, 9, 32, 32), dtype="f4")
-        return {"rgb": torch.from_numpy(noise * 0.2 + self.labels[number] - 0.5)}
+        views = {"rgb": torch.from_numpy(noise * 0.2 + self.labels[number] - 0.5)}
+        bad = (BadVideo(f"bad {number}", "for the test"),) if number in BAD else ()
+        return Clip(views, self.labels[number], bad)
 
     def normalise(self, stream: str, clips: Tensor) -> Tensor:  # noqa: ARG002 - one stream
         """Return the clips as they are."""
@@ -66,7 +73,7 @@ def network() -> Streams:
         if isinstance(module, nn.BatchNorm3d):
             module.momentum = 1.0
     with torch.no_grad():
-        model.train()(torch.stack([Noise().clip(0, number)["rgb"] for number in range(8)]))
+        model.train()(torch.stack([Noise().clip(0, number).views["rgb"] for number in range(8)]))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm3d):
             module.momentum = 0.1
@@ -83,7 +90,7 @@ def run(folder: Path, settings: list[str], resume: Path | None = None) -> tuple[
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         with torch.inference_mode():
-            batch = torch.stack([clips.clip(99, number)["rgb"] for number in range(8)])
+            batch = torch.stack([clips.clip(99, number).views["rgb"] for number in range(8)])
             logits = module({"rgb": batch})
         labels = torch.tensor(clips.labels[:8])
         loss = nn.functional.cross_entropy(logits, labels)
@@ -93,7 +100,14 @@ def run(folder: Path, settings: list[str], resume: Path | None = None) -> tuple[
         torch.save(trained.state_dict(), folder / f"{name}.pt")
         (folder / f"{name}.json").write_text(json.dumps(metrics))
 
-    return train(Run(recipe, streams, clips, evaluate, keep, folder), accelerator, resume), streams
+    told: list[BadVideo] = []
+    bad = BadVideos(accelerator, told.append)
+    result = train(
+        Run(recipe, streams, clips, evaluate, keep, folder, bad=bad), accelerator, resume
+    )
+    if accelerator.is_main_process:
+        (folder / "bad.json").write_text(json.dumps([one.file for one in told]))
+    return result, streams
 
 
 def main() -> None:

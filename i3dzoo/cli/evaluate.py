@@ -10,6 +10,7 @@ from i3dzoo.cli._console import json_option, print_json, say
 if TYPE_CHECKING:
     from i3dzoo.checkpoint import Checkpoint
     from i3dzoo.training.predictions import Predictions
+    from i3dzoo.video import BadVideo
 
 
 @click.command()
@@ -54,10 +55,18 @@ def command(**options: Any) -> None:
     splits = ("1", "2", "3") if options["split"] == "all" else (options["split"],)
     documents = []
     for split in splits:
-        found = [_predictions(model, split, folder, options) for model in options["models"]]
+        bad: dict[str, str] = {}
+        found = [_predictions(model, split, folder, options, bad) for model in options["models"]]
         fused = found[0] if len(found) == 1 else fuse(*found)
         metrics = evaluate_logits(fused.logits, fused.labels)
-        document = {"split": fused.run.split, "protocol": fused.run.protocol, **metrics.to_dict()}
+        document = {
+            "i3dzoo": "evaluation",
+            "dataset": _dataset(options["data"]),
+            "split": fused.run.split,
+            "protocol": fused.run.protocol,
+            **metrics.to_dict(),
+            "bad_videos": bad,
+        }
         documents.append(document)
         if not options["as_json"]:
             low, high = metrics.interval
@@ -66,6 +75,8 @@ def command(**options: Any) -> None:
                 f"top-1 {100 * metrics.top1:.2f} % ({100 * low:.1f} to {100 * high:.1f}), "
                 f"top-5 {100 * metrics.top5:.2f} %, mean class {100 * metrics.mean_class:.2f} %"
             )
+            if bad:
+                say(f"{len(bad)} videos of the split cannot be read and are not among these")
     if options["as_json"]:
         print_json(documents)
         return
@@ -75,8 +86,17 @@ def command(**options: Any) -> None:
     say("Next: i3dzoo evaluate RGB.jsonl FLOW.jsonl fuses the predictions of two streams")
 
 
-def _predictions(model: str, split: str, folder: Path, options: dict[str, Any]) -> "Predictions":
-    """Read predictions, or make those that are not there yet."""
+def _dataset(data: Path | None) -> str | None:
+    """Return what the index calls the data, if there is one."""
+    from i3dzoo.video.index import INDEX_NAME, read_index
+
+    return read_index(data).dataset if data and (data / INDEX_NAME).exists() else None
+
+
+def _predictions(
+    model: str, split: str, folder: Path, options: dict[str, Any], bad: dict[str, str]
+) -> "Predictions":
+    """Read predictions, or make those that are not there yet; bad videos go to `bad`."""
     from i3dzoo.training.predictions import read_predictions
 
     if model.endswith(".jsonl"):
@@ -92,12 +112,14 @@ def _predictions(model: str, split: str, folder: Path, options: dict[str, Any]) 
     run = Run(sha256(path), options["protocol"], split)
     name = f"{path.stem}_{options['protocol'].replace(':', '-')}_split{split}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
-    _predict(read_checkpoint(path), folder / name, run, options)
+    _predict(read_checkpoint(path), folder / name, run, options, bad)
     say(f"predictions: {folder / name}")
     return read_predictions(folder / name)
 
 
-def _predict(checkpoint: "Checkpoint", path: Path, run: Any, options: dict[str, Any]) -> None:
+def _predict(
+    checkpoint: "Checkpoint", path: Path, run: Any, options: dict[str, Any], bad: dict[str, str]
+) -> None:
     import torch
 
     from i3dzoo.cli._progress import watch
@@ -122,6 +144,12 @@ def _predict(checkpoint: "Checkpoint", path: Path, run: Any, options: dict[str, 
     )
     network = Streams({metadata.stream: build(checkpoint)}).to(device).eval()
     with PredictionWriter(path, run) as writer, watch(counted=True) as progress:
+
+        def skipped(video: "BadVideo") -> None:
+            if video.file not in bad:
+                progress.say(f"{video.file}: left out: {video.reason}")
+            bad[video.file] = video.reason
+
         progress.start("videos", len(clips.labels))
         for prediction in predict_videos(
             network,
@@ -131,6 +159,7 @@ def _predict(checkpoint: "Checkpoint", path: Path, run: Any, options: dict[str, 
             batch_size=options["batch_size"],
             workers=options["workers"],
             done=writer.done,
+            skipped=skipped,
         ):
             writer.write(prediction)
             progress.update(len(writer.done))

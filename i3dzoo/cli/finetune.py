@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from i3dzoo.training.finetune import Task
     from i3dzoo.training.loop import Result
     from i3dzoo.training.recipe import Recipe
+    from i3dzoo.video import BadVideo
 
 
 @click.command()
@@ -53,7 +54,7 @@ def command(**options: Any) -> None:
 
     task, recipe, resume = _from_spec(options) if options["spec"] else _from_options(options)
     with _Watch(recipe.loop.epochs) as watch:
-        result = finetune(task, recipe, resume=resume, watch=watch)
+        result = finetune(task, recipe, resume=resume, watch=watch, tell=watch.leave_out)
     if watch.main:
         _print_result(task, result, options["as_json"])
 
@@ -175,6 +176,10 @@ class _Watch:
         """Print a remark above the bar."""
         self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def leave_out(self, bad: "BadVideo") -> None:
+        """Name a video that cannot be read."""
+        self.tell(f"{bad.file}: left out: {bad.reason}")
+
     def __call__(self, line: Mapping[str, Any]) -> None:
         self.main = True
         if line["kind"] == "epoch":
@@ -206,12 +211,15 @@ def _print_result(task: "Task", result: "Result", as_json: bool) -> None:
     best = sorted(folder.glob("best*.safetensors"))
     if as_json:
         metrics = {"best_top1": result.position.best, "best_epoch": result.position.best_epoch}
-        print_json({"folder": str(folder), "files": list(map(str, best)), **metrics})
+        document = {"folder": str(folder), "files": list(map(str, best)), **metrics}
+        print_json({**document, "bad_videos": dict(result.bad)})
         return
     say(
         f"best top-1 {100 * result.position.best:.2f} % after epoch {result.position.best_epoch}; "
         f"report: {folder / 'report.html'}"
     )
+    if result.bad:
+        say(f"{len(result.bad)} videos cannot be read and were left out; run.json names them")
     say(f"Next: i3dzoo evaluate {best[0]} --data {task.train_data} --protocol paper")
     for path in best:
         click.echo(path)

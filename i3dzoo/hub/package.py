@@ -252,7 +252,10 @@ def _licence(about: About, base: str | None, where: Path | None) -> str:
 
 def _results(about: About, metadata: Metadata) -> tuple[Result, ...]:
     if about.results:
-        return read_results(about.results)
+        from i3dzoo.hub.card import datasets_of
+
+        known = about.datasets or datasets_of(metadata)
+        return read_results(about.results, known[0] if known else None)
     if metadata.zoo is None:
         return ()
     from i3dzoo import zoo

@@ -1,4 +1,4 @@
-"""A file of results, as `evaluate` writes it or a user does, for the model card.
+"""A file of results for the model card: what `evaluate --json` prints, or what a user writes.
 
 One JSON object, or a list of them, or `{"results": [...]}`:
 
@@ -7,6 +7,8 @@ One JSON object, or a list of them, or `{"results": [...]}`:
 ```
 
 `dataset`, `split` and `top1` are needed, accuracies are percents; further keys are passed over.
+What `evaluate` prints says so of itself (`"i3dzoo": "evaluation"`): its accuracies are in 0..1, and
+where it does not know what its data is called, the checkpoint does.
 """
 
 import json
@@ -18,7 +20,12 @@ from i3dzoo.errors import MetadataError
 
 __all__ = ["Result", "read_results"]
 
-_NAMES = {"hmdb51": "HMDB51", "kinetics-400": "Kinetics-400", "kinetics-600": "Kinetics-600"}
+_NAMES = {
+    "hmdb51": "HMDB51",
+    "ucf101": "UCF101",
+    "kinetics-400": "Kinetics-400",
+    "kinetics-600": "Kinetics-600",
+}
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,12 @@ class Result:
         return _NAMES.get(self.dataset, self.dataset)
 
 
-def read_results(path: Path) -> tuple[Result, ...]:
+def read_results(path: Path, dataset: str | None = None) -> tuple[Result, ...]:
     """Read a file of results.
+
+    Args:
+        path: The file.
+        dataset: What the data of an evaluation is called that does not say so itself.
 
     Raises:
         MetadataError: It is missing, no JSON, or lacks an entry; the message names it.
@@ -62,7 +73,22 @@ def read_results(path: Path) -> tuple[Result, ...]:
     items = document if isinstance(document, list) else [document]
     if not items:
         raise MetadataError(f"{path}: holds no result; expected dataset, split and top1")
-    return tuple(_result(path, item) for item in items)
+    return tuple(_result(path, _of_evaluation(item, dataset)) for item in items)
+
+
+def _of_evaluation(item: Any, dataset: str | None) -> Any:
+    """Return what `evaluate` printed as a user would write it; anything else as it is."""
+    if not isinstance(item, dict) or item.get("i3dzoo") != "evaluation":
+        return item
+    item = {**item, "dataset": item.get("dataset") or dataset}
+    if not item["dataset"]:
+        del item["dataset"]
+    for key in ("top1", "top5"):
+        if type(item.get(key)) in (int, float):
+            item[key] = round(100 * item[key], 2)
+    split = item.get("split")
+    where = f"test {split}" if split in ("1", "2", "3") else "test"
+    return {**item, "split": f"{where}, {item.get('protocol', 'center')}"}
 
 
 def _result(path: Path, item: Any) -> Result:

@@ -1,5 +1,6 @@
 """What is trained on, and how it comes to a device: each clip to just one process."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,8 +10,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from i3dzoo.training.plan import share
+from i3dzoo.video import BadVideo
 
-__all__ = ["Batch", "Clips", "load"]
+__all__ = ["Batch", "Clip", "Clips", "load"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip.
+
+    Attributes:
+        views: By stream: [C, T, H, W], of any dtype that `normalise` takes.
+        label: Its class.
+        bad: The videos that it takes the place of, since they cannot be read.
+    """
+
+    views: Mapping[str, Tensor]
+    label: int
+    bad: tuple[BadVideo, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -20,10 +37,12 @@ class Batch:
     Attributes:
         clips: By stream: float32 [B, C, T, H, W], ready for the network.
         labels: int64 [B].
+        bad: The videos that others took the place of, since they cannot be read.
     """
 
     clips: Mapping[str, Tensor]
     labels: Tensor
+    bad: tuple[BadVideo, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,22 +64,22 @@ class Clips(Protocol):
     def labels(self) -> Sequence[int]:
         """Class of each clip."""
 
-    def clip(self, epoch: int, number: int) -> dict[str, Tensor]:
-        """Return one clip by stream: [C, T, H, W], of any dtype that `normalise` takes."""
+    def clip(self, epoch: int, number: int) -> Clip:
+        """Return one clip."""
 
     def normalise(self, stream: str, clips: Tensor) -> Tensor:
         """Return clips [B, C, T, H, W] of a stream as its network takes them: float32."""
 
 
-class _Numbered(Dataset[tuple[dict[str, Tensor], int]]):
+class _Numbered(Dataset[Clip]):
     """Clips by (epoch, number), so that workers need not be told of a new epoch."""
 
     def __init__(self, clips: Clips) -> None:
         self.clips = clips
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[dict[str, Tensor], int]:
+    def __getitem__(self, key: tuple[int, int]) -> Clip:
         epoch, number = key
-        return self.clips.clip(epoch, number), self.clips.labels[number]
+        return self.clips.clip(epoch, number)
 
 
 class _Lazy(Sampler[list[tuple[int, int]]]):
@@ -73,9 +92,12 @@ class _Lazy(Sampler[list[tuple[int, int]]]):
         return self.keys
 
 
-def _collate(items: list[tuple[dict[str, Tensor], int]]) -> Batch:
-    clips = {stream: torch.stack([clip[stream] for clip, _ in items]) for stream in items[0][0]}
-    return Batch(clips, torch.tensor([label for _, label in items]))
+def _collate(items: list[Clip]) -> Batch:
+    views = {
+        stream: torch.stack([item.views[stream] for item in items]) for stream in items[0].views
+    }
+    bad = tuple(one for item in items for one in item.bad)
+    return Batch(views, torch.tensor([item.label for item in items]), bad)
 
 
 def load(
@@ -108,7 +130,7 @@ def load(
         for epoch, batch in batches
         for part in range(parts)
     )
-    loader: DataLoader[tuple[dict[str, Tensor], int]] = DataLoader(
+    loader: DataLoader[Clip] = DataLoader(
         _Numbered(clips),
         batch_sampler=_Lazy(keys),
         collate_fn=_collate,
@@ -125,7 +147,8 @@ def load(
             )
             for stream, clip in batch.clips.items()
         }
-        held.append(Batch(moved, batch.labels.to(device, non_blocking=True)))
+        labels = batch.labels.to(device, non_blocking=True)
+        held.append(dataclasses.replace(batch, clips=moved, labels=labels))
         if len(held) == parts:
             yield held
             held = []

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from i3dzoo.errors import DatasetError
 from i3dzoo.metadata import Input, Stream
+from i3dzoo.training.clips import Clip
 from i3dzoo.training.recipe import Augment
-from i3dzoo.video import CENTRE, TRAIN, FrameCache, Sampling, VideoDataset, normalise
+from i3dzoo.video import CENTRE, TRAIN, FrameCache, Sampling, VideoDataset, normalise, together
 
-__all__ = ["VideoClips", "augmented_input", "open_streams", "training_sampling"]
+__all__ = ["OnBadVideo", "VideoClips", "augmented_input", "open_streams", "training_sampling"]
 
-BadVideos = Literal["error", "skip"]
+OnBadVideo = Literal["error", "skip"]
 
 
 def augmented_input(spec: Input, augment: Augment) -> Input:
@@ -49,7 +50,7 @@ def open_streams(
     sampling: Sampling = CENTRE,
     *,
     seed: int = 0,
-    on_bad_video: BadVideos = "error",
+    on_bad_video: OnBadVideo = "error",
     cache: FrameCache | None = None,
 ) -> dict[Stream, VideoDataset]:
     """Open the same videos once for each stream.
@@ -115,17 +116,20 @@ class VideoClips:
         self.labels = tuple(numbers[entry.label] for entry in first.entries) * clips_per_video
         self.videos = tuple(entry.file for entry in first.entries)
 
-    def clip(self, epoch: int, number: int) -> dict[str, Tensor]:
-        """Return one clip by stream: uint8 [C, T, H, W]."""
-        clips: dict[str, Tensor] = {}
+    def clip(self, epoch: int, number: int) -> Clip:
+        """Return one clip by stream: uint8 [C, T, H, W]; of the next video where it is bad."""
         again, video = divmod(number, len(self.videos))
-        for stream, dataset in self.datasets.items():
-            dataset.set_epoch(epoch * self.clips_per_video + again)
-            views = dataset[video].views
-            if views is None:
-                raise DatasetError(f"{self.videos[video]}: has no clip, nor have those after it")
-            clips[stream] = views[0]
-        return clips
+        # Not by set_epoch, which all workers share: they may be at clips of different epochs.
+        drawn = epoch * self.clips_per_video + again
+        samples = together(list(self.datasets.values()), video, drawn)
+        views: dict[str, Tensor] = {
+            stream: sample.views[0]
+            for stream, sample in zip(self.datasets, samples, strict=True)
+            if sample.views is not None
+        }
+        if len(views) < len(samples):
+            raise DatasetError(f"{self.videos[video]}: cannot be read: {samples[0].bad[0].reason}")
+        return Clip(views, self.labels[samples[0].index], samples[0].bad)
 
     def normalise(self, stream: str, clips: Tensor) -> Tensor:
         """Return uint8 clips [B, C, T, H, W] as the network takes them, on their device."""

@@ -23,8 +23,9 @@ from i3dzoo.head import change_head
 from i3dzoo.loading import build
 from i3dzoo.metadata import Stream
 from i3dzoo.training import state
+from i3dzoo.training.bad_videos import BadVideos, gathered
 from i3dzoo.training.data import (
-    BadVideos,
+    OnBadVideo,
     VideoClips,
     augmented_input,
     open_streams,
@@ -37,7 +38,7 @@ from i3dzoo.training.network import Streams
 from i3dzoo.training.predictions import Prediction, PredictionWriter
 from i3dzoo.training.predictions import Run as PredictionRun
 from i3dzoo.training.recipe import Recipe
-from i3dzoo.video import FrameCache
+from i3dzoo.video import BadVideo, FrameCache
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -71,7 +72,7 @@ class Task:
     split: int | None
     classes: Sequence[str] | None
     folder: Path
-    on_bad_video: BadVideos = "error"
+    on_bad_video: OnBadVideo = "error"
     cache_bytes: int = 0
     device: str = "auto"
     dataset: str = "hmdb51"
@@ -84,6 +85,7 @@ def finetune(
     *,
     resume: bool = False,
     watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    tell: Callable[[BadVideo], None] = lambda _: None,
 ) -> Result:
     """Fine-tune: train, evaluate, and leave canonical files that say how they were made.
 
@@ -92,6 +94,7 @@ def finetune(
         recipe: How.
         resume: Go on with the run in `task.folder`, from its newest checkpoint.
         watch: Called after each step with what was journalled.
+        tell: Called once with each video that cannot be read, where those are skipped.
 
     Raises:
         I3DZooError: The data, the recipe or the folder does not do, or training cannot go on.
@@ -104,12 +107,12 @@ def finetune(
     accelerator = make_accelerator(recipe, task.device)
     torch.manual_seed(recipe.loop.seed)
     cache = FrameCache(task.cache_bytes) if task.cache_bytes else None
-    job = _Job(task, recipe, accelerator, cache)
+    job = _Job(task, recipe, accelerator, cache, tell)
     if accelerator.is_main_process:
         task.folder.mkdir(parents=True, exist_ok=True)
         job.describe(finished=False)
     accelerator.wait_for_everyone()
-    run = Run(recipe, job.streams, job.clips, job.evaluate, job.keep, task.folder, watch)
+    run = Run(recipe, job.streams, job.clips, job.evaluate, job.keep, task.folder, watch, job.bad)
     result = train(run, accelerator, checkpoint)
     if accelerator.is_main_process:
         job.finish()
@@ -120,9 +123,15 @@ class _Job:
     """The parts of a run that know files: datasets, checkpoints, predictions."""
 
     def __init__(
-        self, task: Task, recipe: Recipe, accelerator: "Accelerator", cache: FrameCache | None
+        self,
+        task: Task,
+        recipe: Recipe,
+        accelerator: "Accelerator",
+        cache: FrameCache | None,
+        tell: Callable[[BadVideo], None],
     ) -> None:
         self.task, self.recipe, self.accelerator = task, recipe, accelerator
+        self.bad = BadVideos(accelerator, tell)
         augment = recipe.augment
         specs = {
             stream: augmented_input(checkpoint.metadata.input, augment)
@@ -191,9 +200,12 @@ class _Job:
                 rank=accelerator.process_index,
                 world=accelerator.num_processes,
                 workers=self.recipe.loop.workers,
+                skipped=self.bad.meet,
             )
         )
-        self.predictions = _gathered(own, accelerator)
+        # in one order, whatever the number of processes
+        self.predictions = sorted(gathered(own, accelerator), key=lambda one: one.video)
+        self.bad.gather()
         if not self.predictions:
             raise RecipeError("no test video could be used, so there is nothing to go by")
         logits = torch.stack([torch.from_numpy(one.logits) for one in self.predictions]).numpy()
@@ -272,6 +284,8 @@ class _Job:
         }
         if finished:
             document["finished"] = now
+            if self.bad.found:
+                document["videos that cannot be read"] = self.bad.found
         with atomic_write(path) as file:
             file.write(json.dumps(document, indent=2).encode())
 
@@ -281,16 +295,6 @@ class _Job:
 
         self.describe(finished=True)
         write_report(read_folder(self.task.folder))
-
-
-def _gathered(own: list[Prediction], accelerator: "Accelerator") -> list[Prediction]:
-    """Return the predictions of all processes, each video once, in one order."""
-    if accelerator.num_processes == 1:
-        return own
-    from accelerate.utils import gather_object
-
-    every: list[Prediction] = gather_object(own)
-    return sorted(every, key=lambda one: one.video)
 
 
 def _environment(accelerator: "Accelerator") -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from i3dzoo.errors import RecipeError
 from i3dzoo.training import state
+from i3dzoo.training.bad_videos import BadVideos
 from i3dzoo.training.clips import Batch, Clips, load
 from i3dzoo.training.engine import Engine
 from i3dzoo.training.failures import told
@@ -39,6 +40,7 @@ class Run:
         folder: Where the run is kept.
         watch: Called on the main process with what was journalled: of each step, and of each
             evaluation (`kind` is `step` or `epoch`).
+        bad: Hears of the training videos that cannot be read.
     """
 
     recipe: Recipe
@@ -48,6 +50,7 @@ class Run:
     keep: Callable[[str, Streams, dict[str, float]], None]
     folder: Path
     watch: Callable[[Mapping[str, Any]], None] = lambda _: None
+    bad: BadVideos | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,11 @@ class Result:
 
     Attributes:
         position: Where the run ended, and what its last evaluation gave.
+        bad: Why a video cannot be read, by its file, where those are skipped.
     """
 
     position: state.Position
+    bad: Mapping[str, str] = field(default_factory=dict)
 
 
 def train(run: Run, accelerator: "Accelerator", resume: Path | None = None) -> Result:
@@ -80,7 +85,7 @@ def train(run: Run, accelerator: "Accelerator", resume: Path | None = None) -> R
             with other data or another optimiser.
         OutputError: The run's folder cannot be written.
     """
-    position = state.Position()
+    position, bad = state.Position(), run.bad or BadVideos(accelerator)
     with told(lambda: f"step {position.step}"):
         engine = Engine(run.recipe, run.streams, run.clips, accelerator)
         if resume is not None:
@@ -90,7 +95,7 @@ def train(run: Run, accelerator: "Accelerator", resume: Path | None = None) -> R
         try:
             while not _finished(run, position):
                 engine.begin_epoch(position.epoch)
-                _train_epoch(run, engine, position, journal, loaded)
+                _train_epoch(run, engine, position, journal, loaded, bad)
                 if _evaluation_is_due(run, position):
                     _evaluate(run, engine, position, journal)
                 _save(run, engine, position)
@@ -100,7 +105,7 @@ def train(run: Run, accelerator: "Accelerator", resume: Path | None = None) -> R
         finally:
             if journal is not None:
                 journal.close()
-    return Result(position)
+    return Result(position, bad.found)
 
 
 def _resume(run: Run, engine: Engine, path: Path) -> state.Position:
@@ -191,6 +196,7 @@ def _train_epoch(
     position: state.Position,
     journal: Journal | None,
     loaded: Iterator[list[Batch]],
+    bad: BadVideos,
 ) -> None:
     """Go through the batches of an epoch that have not been done yet."""
     recipe, loop = run.recipe, run.recipe.loop
@@ -199,6 +205,8 @@ def _train_epoch(
         started = time.perf_counter()
         parts = next(loaded)
         ready = time.perf_counter()
+        for one in (one for part in parts for one in part.bad):
+            bad.meet(one)
         at = position.epoch + position.batch / len(batches)
         factor = learning_rate_factor(
             recipe.schedule, at, loop.epochs, recipe.optim.lr, position.plateau
@@ -223,6 +231,7 @@ def _train_epoch(
             _save(run, engine, position)
         if _enough(run, position):
             break
+    bad.gather()
     if position.batch == len(batches):
         position.epoch += 1
         position.batch = 0

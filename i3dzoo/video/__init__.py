@@ -11,6 +11,7 @@ from i3dzoo.video.dataset import (
     Sample,
     Sampling,
     VideoDataset,
+    together,
 )
 from i3dzoo.video.decode import probe, read, stream
 from i3dzoo.video.index import Entry, Index, read_index, write_index
@@ -57,6 +58,7 @@ __all__ = [
     "resample",
     "resized_size",
     "stream",
+    "together",
     "whole",
     "windows",
     "write_index",

@@ -15,7 +15,7 @@ for epoch in range(epochs):
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,7 +35,17 @@ from i3dzoo.video.sampling import Clip, clip_at, clips, resample, whole
 from i3dzoo.video.splits import Role
 from i3dzoo.video.transforms import resize_frames, resized_size
 
-__all__ = ["CENTRE", "MULTI", "TRAIN", "WHOLE", "BadVideo", "Sample", "Sampling", "VideoDataset"]
+__all__ = [
+    "CENTRE",
+    "MULTI",
+    "TRAIN",
+    "WHOLE",
+    "BadVideo",
+    "Sample",
+    "Sampling",
+    "VideoDataset",
+    "together",
+]
 
 MINIMUM_FRAMES = 9
 """Fewest frames that the network takes; a shorter video is looped to this even when whole."""
@@ -187,23 +197,11 @@ class VideoDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self.entries):
             raise IndexError(f"video {index} is wanted; the dataset has {len(self.entries)}")
-        bad: list[BadVideo] = []
-        tries = min(len(self.entries), _MOST_SUBSTITUTES) if self.sampling.time == "random" else 1
-        for attempt in range(tries):
-            place = (index + attempt) % len(self.entries)
-            random = np.random.default_rng((self.seed, self.epoch, index, attempt))
-            try:
-                views = self._views(place, random)
-                return Sample(place, self.labels[place], views, tuple(bad))
-            except (VideoError, MissingFileError, DatasetError, OSError) as error:
-                if self.on_bad_video == "error":
-                    raise
-                bad.append(BadVideo(self.entries[place].file, str(error)))
-        if self.sampling.time == "random":
-            raise DatasetError(
-                f"{tries} videos in a row cannot be read, the last {bad[-1].file}: {bad[-1].reason}"
-            )
-        return Sample(index, self.labels[index], None, tuple(bad))
+        return together([self], index)[0]
+
+    def _drawn(self, place: int, epoch: int | None, index: int, attempt: int) -> torch.Tensor:
+        key = (self.seed, self.epoch if epoch is None else epoch, index, attempt)
+        return self._views(place, np.random.default_rng(key))
 
     def _views(self, place: int, random: np.random.Generator) -> torch.Tensor:
         info = self.index.info(self.entries[place], self.spec.channels)
@@ -307,6 +305,46 @@ class VideoDataset(Dataset[Sample]):
             if self.cache.reserve(info.frames * height * width * len(self.spec.mean) + 128):
                 chosen.add(place)
         return frozenset(chosen)
+
+
+def together(
+    datasets: Sequence[VideoDataset], index: int, epoch: int | None = None
+) -> list[Sample]:
+    """Return the samples of one video from data sets of the same videos, such as RGB and flow.
+
+    A video that one of them cannot read is bad for all, so that what is returned is of one video.
+
+    Args:
+        datasets: Of the same videos, sampled alike.
+        index: Number of the video.
+        epoch: That samples are drawn for; None takes each data set's own.
+
+    Raises:
+        VideoError, MissingFileError, DatasetError: It is bad, and bad videos are errors; or too
+            many in a row are bad.
+    """
+    first = datasets[0]
+    bad: list[BadVideo] = []
+    drawn = first.sampling.time == "random"
+    tries = min(len(first), _MOST_SUBSTITUTES) if drawn else 1
+    for attempt in range(tries):
+        place = (index + attempt) % len(first)
+        try:
+            views = [each._drawn(place, epoch, index, attempt) for each in datasets]
+        except (VideoError, MissingFileError, DatasetError, OSError) as error:
+            if first.on_bad_video == "error":
+                raise
+            bad.append(BadVideo(first.entries[place].file, str(error)))
+            continue
+        return [
+            Sample(place, each.labels[place], found, tuple(bad))
+            for each, found in zip(datasets, views, strict=True)
+        ]
+    if drawn:
+        raise DatasetError(
+            f"{tries} videos in a row cannot be read, the last {bad[-1].file}: {bad[-1].reason}"
+        )
+    return [Sample(index, each.labels[index], None, tuple(bad)) for each in datasets]
 
 
 def _decoded(
