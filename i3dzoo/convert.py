@@ -22,6 +22,7 @@ __all__ = [
     "Conversion",
     "Step",
     "compose",
+    "continued",
     "detect",
     "from_canonical",
     "networks",
@@ -210,6 +211,38 @@ def from_canonical(where: str, tensors: Tensors, table: Table) -> Conversion:
         converted[source] = np.zeros((), "i8")
         steps.append(Step("", source, (), "zero: the layout's readers expect it"))
     return Conversion(table.name, converted, tuple(steps), tuple(ignored))
+
+
+def continued(
+    conversion: Conversion | None, tensors: Tensors, operation: str, replaced: bool = False
+) -> Conversion | None:
+    """Return a conversion with an operation on its result added to it.
+
+    Args:
+        conversion: What was done before; None stays None.
+        tensors: The operation's result; arrays that it left alone are the very same.
+        operation: What was done, in words.
+        replaced: Whether the other arrays have nothing of those that they take the place of.
+    """
+    if conversion is None:
+        return None
+    before = {step.target: step for step in conversion.steps}
+    steps, ignored = [], list(conversion.ignored)
+    for name, array in tensors.items():
+        step = before.get(name)
+        if step is None or (replaced and array is not conversion.tensors[name]):
+            steps.append(Step("", name, array.shape, operation))
+            continue
+        del before[name]
+        if array is not conversion.tensors[name]:
+            operations = [op for op in (step.operation, operation) if op != _AS_IS]
+            step = Step(step.source, name, array.shape, ", then ".join(operations))
+        steps.append(step)
+    for step in before.values():
+        if step.source:
+            reason = f"{operation} takes its place" if step.target in tensors else operation
+            ignored.append(Step(step.source, "", conversion.tensors[step.target].shape, reason))
+    return Conversion(conversion.layout, tensors, tuple(steps), tuple(ignored))
 
 
 def compose(read: Conversion, written: Conversion) -> tuple[Step, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from i3dzoo.architecture import FEATURES, HEAD
 from i3dzoo.arrays import Array, Tensors
 from i3dzoo.checkpoint import Checkpoint
-from i3dzoo.convert import num_classes
+from i3dzoo.convert import continued, num_classes
 from i3dzoo.errors import MappingError, MetadataError, ShapeError
 from i3dzoo.matching import Matching, match_labels
 
@@ -162,7 +162,10 @@ def change_head(
         base=base,
         history=(*old.history, f"head {how}{detail}" + (f", on {base}" if base else "")),
     )
-    return dataclasses.replace(checkpoint, tensors=tensors, metadata=metadata)
+    conversion = continued(checkpoint.conversion, tensors, f"head {how}", replaced=how != "match")
+    return dataclasses.replace(
+        checkpoint, tensors=tensors, metadata=metadata, conversion=conversion
+    )
 
 
 def _kept(checkpoint: Checkpoint, classes: int, labels: tuple[str, ...] | None) -> Checkpoint:

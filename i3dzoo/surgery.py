@@ -11,6 +11,7 @@ import numpy as np
 from i3dzoo.architecture import STEM
 from i3dzoo.arrays import Array, bfloat16
 from i3dzoo.checkpoint import Checkpoint
+from i3dzoo.convert import continued
 from i3dzoo.errors import FormatError, ShapeError, UnknownNameError
 from i3dzoo.metadata import Input, Metadata, Stream, default_input
 
@@ -67,7 +68,10 @@ def change_stream(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
         f"repeated for {in_channels}, times {before.shape[1]}/{in_channels}"
     )
     metadata = _changed(old, step, stream=stream, input=_input(old.input, stream))
-    return dataclasses.replace(checkpoint, tensors=tensors, metadata=metadata)
+    conversion = continued(checkpoint.conversion, tensors, "averaged over its channels")
+    return dataclasses.replace(
+        checkpoint, tensors=tensors, metadata=metadata, conversion=conversion
+    )
 
 
 def change_dtype(checkpoint: Checkpoint, dtype: DType) -> Checkpoint:
@@ -92,7 +96,10 @@ def change_dtype(checkpoint: Checkpoint, dtype: DType) -> Checkpoint:
     tensors = {name: _cast(name, array, target) for name, array in checkpoint.tensors.items()}
     step = f"{', '.join(sorted(found))} to {dtype}"
     metadata = _changed(checkpoint.metadata, step)
-    return dataclasses.replace(checkpoint, tensors=tensors, metadata=metadata)
+    conversion = continued(checkpoint.conversion, tensors, f"rounded to {dtype}")
+    return dataclasses.replace(
+        checkpoint, tensors=tensors, metadata=metadata, conversion=conversion
+    )
 
 
 def _cast(name: str, array: Array, dtype: np.dtype[Any]) -> Array:

@@ -12,6 +12,8 @@ from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
 from .test_cli import run
 
+HEAD = "Logits.Conv3d_0c_1x1.conv.weight"
+
 
 @pytest.fixture(scope="module")
 def file(random_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -63,6 +65,47 @@ def test_report_of_every_tensor(file: Path, tmp_path: Path) -> None:
     assert len(document["tensors"]) == 230
     assert len(document["ignored"]) == 57
     assert {step["operation"] for step in document["ignored"]} == {"ones, which the layout implies"}
+
+
+@pytest.mark.parametrize(
+    ("options", "step", "left_out"),
+    [
+        (["--num-classes", "3"], ["", "head fresh"], "head fresh takes its place"),
+        (["--head", "drop"], None, "head drop"),
+        (["--dtype", "float16"], [HEAD, "rounded to float16"], None),
+    ],
+)
+def test_surgery_is_part_of_the_mapping(
+    file: Path, tmp_path: Path, options: list[str], step: list[str] | None, left_out: str | None
+) -> None:
+    """No tensor that surgery made is said to be as it was, and none that it took is passed over."""
+    result = run("convert", file, *options, "--dry-run", "--json", cwd=tmp_path)
+    document = json.loads(result.stdout)
+    made = [[each["source"], each["operation"]] for each in document["tensors"][-2:-1]]
+    assert made == ([step] if step else made)
+    assert any(each["target"] == HEAD for each in document["tensors"]) == (step is not None)
+    gone = {each["source"]: each["operation"] for each in document["ignored"]}
+    assert gone.get(HEAD) == left_out
+    stem = document["tensors"][0]
+    assert (stem["operation"] == "as it is") == ("--dtype" not in options)
+
+
+def test_averaged_kernels_are_part_of_the_mapping(file: Path, tmp_path: Path) -> None:
+    """The first convolution for another stream has its new shape and what was done to it."""
+    result = run("convert", file, "--in-channels", "2", "--dry-run", "--json", cwd=tmp_path)
+    stem, other = json.loads(result.stdout)["tensors"][:2]
+    assert stem["shape"] == [64, 2, 7, 7, 7]
+    assert stem["operation"] == "averaged over its channels"
+    assert other["operation"] == "as it is"
+
+
+def test_an_old_report_stops_before_anything_is_written(file: Path, tmp_path: Path) -> None:
+    """A report that exists is refused first, so that no file is left that nobody reported."""
+    (tmp_path / "report.json").write_text("mine")
+    result = run("convert", file, "x.pt", "--to", "tao", "--report", "report.json", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "report.json: exists already; pass --force" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
 def test_own_table_in_both_directions(file: Path, tmp_path: Path) -> None:
