@@ -25,12 +25,14 @@ __all__ = [
     "build_engine",
     "gpu_or_none",
     "library",
+    "logger",
     "refuse",
 ]
 
 RTX: Final = "tensorrt-rtx"
 _MODULES: Final = {"tensorrt": "tensorrt", "tensorrt_rtx": RTX, "tensorrt_rtx_bindings": RTX}
-FLAGS: Final = {"fp16": "FP16", "bf16": "BF16"}
+FLAGS: Final = {"fp16": ("FP16",), "bf16": ("BF16",), "int8": ("INT8", "FP16")}
+"""Of a builder whose networks are not strongly typed."""
 
 Shape = tuple[int, ...]
 Profile = dict[str, tuple[Shape, Shape, Shape]]
@@ -62,7 +64,8 @@ class EngineOptions:
     """How an engine is built.
 
     Attributes:
-        precision: tf32 is float32 whose convolutions round their factors to 10 bits.
+        precision: tf32 is float32 whose convolutions round their factors to 10 bits; int8 is a
+            graph that says itself what is rounded and how.
         shapes: `MIN,OPT,MAX`, each a batch or BxTxHxW; None is 1,1,8.
         workspace: The most memory for building, in GiB; None leaves it to TensorRT.
         timing_cache: A file of measured kernels, read if it is there, and written.
@@ -70,7 +73,7 @@ class EngineOptions:
         refittable: Weights can be replaced without building again.
     """
 
-    precision: Literal["fp32", "tf32", "fp16", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "fp16", "bf16", "int8"] = "fp32"
     shapes: str | None = None
     workspace: float | None = None
     timing_cache: Path | None = None
@@ -116,10 +119,13 @@ def build_engine(
         The engine, and its inputs and outputs with their shapes and types.
 
     Raises:
+        DeviceError: There is no GPU, which the full library builds on.
         FormatError: TensorRT refuses the graph, or finds no way to compute it.
     """
     trt = found.module
-    log = _logger(trt)
+    if found.name != RTX:
+        gpu()
+    log = logger(trt)
     builder = trt.Builder(log)
     flags = 0
     for flag in ("EXPLICIT_BATCH", "STRONGLY_TYPED"):
@@ -186,8 +192,12 @@ def _configure(
             raise MetadataError(f"{found.name} {found.version} has no {flag.lower()} engines")
 
     switch("TF32", options.precision == "tf32")
-    if not found.typed and options.precision in FLAGS:
-        switch(FLAGS[options.precision], True)
+    if not found.typed:
+        for flag in FLAGS.get(options.precision, ()):
+            switch(flag, True)
+        # cuBLAS and cuDNN must be installed for theirs, and convolutions win nothing by them
+        own = (trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
+        config.set_tactic_sources(sum(1 << int(source) for source in own))
     if options.refittable:
         switch("REFIT", True)
     if options.compatible:
@@ -203,7 +213,7 @@ def _configure(
         config.progress_monitor = _monitor(trt, say)
 
 
-def _logger(trt: Any) -> Any:
+def logger(trt: Any) -> Any:
     """Return a logger that prints nothing and keeps the last error, for the message."""
 
     class Logger(trt.ILogger):  # type: ignore[misc] # the module is found at run time

@@ -16,14 +16,16 @@ ELEMENT: dict[Precision, int] = {
     "fp32": TensorProto.FLOAT,
     "fp16": TensorProto.FLOAT16,
     "bf16": TensorProto.BFLOAT16,
+    "int8": TensorProto.FLOAT,
 }
+"""Type of the tensors between nodes; int8 is pairs of nodes that quantise and restore."""
 
 
 def numpy_type(precision: Precision) -> np.dtype[Any]:
     """Return numpy's dtype of a precision."""
     if precision == "bf16":
         return bfloat16()
-    return np.dtype({"fp32": "f4", "fp16": "f2"}[precision])
+    return np.dtype("f2" if precision == "fp16" else "f4")
 
 
 class Graph:

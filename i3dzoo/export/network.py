@@ -5,7 +5,7 @@ stride 2 and an odd kernel k, TensorFlow pads k // 2 after and k // 2 - 1 + size
 an even kernel, size mod 2 more after. Source: `i3dzoo.architecture.same_padding`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -53,16 +53,24 @@ class Network:
         tensors: The canonical state dict.
         options: Precision, BatchNorm.
         prefix: Put before every name, so that two streams fit in one graph.
+        ranges: For int8: the largest magnitude of each unit's input that is kept apart.
     """
 
     def __init__(
-        self, graph: Graph, tensors: Tensors, options: ExportOptions, prefix: str = ""
+        self,
+        graph: Graph,
+        tensors: Tensors,
+        options: ExportOptions,
+        prefix: str = "",
+        ranges: Mapping[str, float] | None = None,
     ) -> None:
         self.graph = graph
         self.tensors = tensors
         self.options = options
         self.prefix = prefix
+        self.ranges = ranges or {}
         self.dtype = numpy_type(options.precision)
+        self._rounded: dict[str, str] = {}
 
     def trunk(self, x: str, size: Size) -> str:
         """Add everything up to the pooled features.
@@ -103,12 +111,14 @@ class Network:
         name = f"{self.prefix}{unit.name}"
         attributes = {"kernel_shape": kernel, "strides": list(stride), "pads": pads}
         if not self.options.keep_bn:
-            weight, bias = fold(self.tensors, unit.name)
-            inputs = [
-                x,
-                self._constant(f"{unit.name}.conv.weight", weight),
-                self._constant(f"{unit.name}.conv.bias", bias),
-            ]
+            folded, bias = fold(self.tensors, unit.name)
+            weight = self._constant(f"{unit.name}.conv.weight", folded)
+            if unit.name in self.ranges:
+                x = self._round_input(x, self.ranges[unit.name])
+                largest = np.abs(folded).max(axis=(1, 2, 3, 4))
+                # a filter of zeros has no scale of its own
+                weight = self._round(weight, np.where(largest > 0, largest, 1), axis=0)
+            inputs = [x, weight, self._constant(f"{unit.name}.conv.bias", bias)]
             x = self.graph.node("Conv", inputs, f"{name}.conv", **attributes)
             return self.graph.node("Relu", [x], name)
         key = f"{unit.name}.conv.weight"
@@ -121,6 +131,19 @@ class Network:
         inputs = [x, *(self._constant(key, self.tensors[key]) for key in keys)]
         x = self.graph.node("BatchNormalization", inputs, f"{name}.bn", epsilon=BN_EPSILON)
         return self.graph.node("Relu", [x], name)
+
+    def _round_input(self, x: str, largest: float) -> str:
+        """Round what a unit is given to 8 bits, once for all units that are given the same."""
+        if x not in self._rounded:
+            self._rounded[x] = self._round(x, np.array(largest))
+        return self._rounded[x]
+
+    def _round(self, x: str, largest: Array, **axis: int) -> str:
+        """Quantise to int8 and back; engines compute in int8 between the two."""
+        scale = self.graph.constant(f"{x}.scale", (largest / 127).astype("f4"))
+        zero = self.graph.constant(f"{x}.zero", np.zeros(largest.shape, "i1"))
+        small = self.graph.node("QuantizeLinear", [x, scale, zero], f"{x}.int8", **axis)
+        return self.graph.node("DequantizeLinear", [small, scale, zero], f"{x}.rounded", **axis)
 
     def _block(self, x: str, block: str) -> str:
         ends: dict[str, str] = {}

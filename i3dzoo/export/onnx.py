@@ -6,7 +6,7 @@ logits of both (its model/ar_model.py, JointModel); those weights exist in no I3
 only its names are taken over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,12 +37,17 @@ __all__ = [
 ]
 
 
-def build(checkpoints: Sequence[Checkpoint], options: ExportOptions) -> "onnx.ModelProto":
+def build(
+    checkpoints: Sequence[Checkpoint],
+    options: ExportOptions,
+    ranges: Mapping[str, float] | None = None,
+) -> "onnx.ModelProto":
     """Write a network, or RGB and flow fused, as an ONNX model.
 
     Args:
         checkpoints: One checkpoint, or one of each stream with the same classes.
         options: What the model takes and gives.
+        ranges: For int8, the largest magnitudes of `i3dzoo.export.calibrate`.
 
     Returns:
         A model that `onnx.checker` finds sound, with labels, input and origin in its metadata.
@@ -52,6 +57,8 @@ def build(checkpoints: Sequence[Checkpoint], options: ExportOptions) -> "onnx.Mo
         FormatError: The model is not sound, or has more nodes than it should.
     """
     streams = _by_stream(checkpoints)
+    if (options.precision == "int8") != (ranges is not None) or (ranges and len(streams) > 1):
+        raise MetadataError("int8 takes the ranges of one stream, calibrated with real clips")
     graph = Graph(options.opset)
     fused: list[str] = []
     joint = len(streams) > 1
@@ -60,7 +67,7 @@ def build(checkpoints: Sequence[Checkpoint], options: ExportOptions) -> "onnx.Mo
         prefix = f"{INPUT[stream].removeprefix('input_')}." if joint else ""
         size = options.size(checkpoint.metadata.input)
         x = _clip(graph, checkpoint.metadata, options, prefix, size)
-        network = Network(graph, checkpoint.tensors, options, prefix)
+        network = Network(graph, checkpoint.tensors, options, prefix, ranges)
         pooled = network.trunk(x, size)
         if options.features or not classes:
             name = f"features{'_' + prefix[:-1] if joint else ''}"
@@ -78,9 +85,11 @@ def build(checkpoints: Sequence[Checkpoint], options: ExportOptions) -> "onnx.Mo
 def node_limit(options: ExportOptions, joint: bool) -> int:
     """Return how many nodes a clean graph has at most.
 
-    200 for one stream; kept BatchNorm adds one for each of 57 units.
+    200 for one stream; kept BatchNorm adds one for each of 57 units, int8 two for each and two
+    for each tensor that they are given.
     """
-    return (200 + (57 if options.keep_bn else 0)) * (2 if joint else 1)
+    more = 57 if options.keep_bn else 2 * (57 + 39) if options.precision == "int8" else 0
+    return (200 + more) * (2 if joint else 1)
 
 
 def check(model: "onnx.ModelProto", options: ExportOptions, joint: bool = False) -> None:
@@ -171,7 +180,7 @@ def _clip(graph: Graph, metadata: Metadata, options: ExportOptions, prefix: str,
         shape = ["batch", axes[0], *options.pixels, channels]
         frames = graph.take(PIXELS[stream], TensorProto.UINT8, shape)
         x = _preprocess(graph, frames, metadata.input, options.pixels, prefix, size[0])
-    if options.precision == "fp32":
+    if ELEMENT[options.precision] == TensorProto.FLOAT:
         return x
     return graph.cast(x, ELEMENT[options.precision], f"{prefix}input_typed")
 
@@ -258,7 +267,7 @@ def _give(
     graph: Graph, x: str, name: str, shape: Sequence[int | str], options: ExportOptions
 ) -> None:
     """Declare an output in float32, whatever was computed in."""
-    if options.precision == "fp32":
+    if ELEMENT[options.precision] == TensorProto.FLOAT:
         # the last node itself bears the output's name
         graph.nodes[-1].output[0] = name
     else:

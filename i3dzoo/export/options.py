@@ -9,7 +9,7 @@ from i3dzoo.metadata import Input
 
 __all__ = ["AXES", "INPUT", "OUTPUT", "PIXELS", "ExportOptions", "Precision", "Size"]
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Size = tuple[int | None, int | None, int | None]
 """Frames, height and width; None is any."""
 
@@ -63,6 +63,10 @@ class ExportOptions:
             raise MetadataError(
                 f"bf16 convolutions came with opset {BF16_OPSET}, and opset is {self.opset}; "
                 f"pass --opset {BF16_OPSET}, which TensorRT 10 and later take"
+            )
+        if self.precision == "int8" and self.keep_bn:
+            raise MetadataError(
+                "int8 rounds convolutions with BatchNorm folded into them; leave --keep-bn out"
             )
         if self.pixels and {"height", "width"} & set(self.dynamic):
             raise MetadataError(

@@ -211,11 +211,11 @@ def sidecar(path: Path) -> Path:
 
 def graph_options(options: ExportOptions, engine: EngineOptions, found: Library) -> ExportOptions:
     """Return the options of the graph: in a strongly typed network its types are the precision."""
-    flag = FLAGS.get(engine.precision)
+    flags = FLAGS.get(engine.precision, ())
     precision: Precision = "fp32"
-    if flag is not None and found.typed:
-        precision = "fp16" if engine.precision == "fp16" else "bf16"
-    elif flag is not None and not hasattr(found.module.BuilderFlag, flag):
+    if engine.precision == "int8" or (flags and found.typed and engine.precision != "tf32"):
+        precision = engine.precision
+    if not found.typed and not all(hasattr(found.module.BuilderFlag, flag) for flag in flags):
         raise MetadataError(
             f"{found.name} {found.version} has no {engine.precision}; use fp16 or a later version"
         )

@@ -130,7 +130,7 @@ class TensorRTEngine:
         built = f"{self.document['library']} {self.document['version']}"
         here = f"{found.name} {found.version}"
         same = found.name == self.document["library"]
-        later = same and self.document["compatible"] and found.version >= self.document["version"]
+        later = same and self.document["compatible"] and _later(found, self.document["version"])
         if built != here and not later:
             raise MetadataError(
                 f"{self.where}: was built by {built}, and {here} is installed; install the former "
@@ -152,6 +152,14 @@ class TensorRTEngine:
                 f"{self.where}: was built on {built['name']} ({built['capability']}), and this is "
                 f"{here}; export again here, or with --compatible"
             )
+
+
+def _later(found: Library, built: str) -> bool:
+    """Whether a version-compatible engine of another version runs: on later ones, of its major."""
+    here, there = (
+        [int(n) for n in text.split(".") if n.isdigit()] for text in (found.version, built)
+    )
+    return here[:1] == there[:1] and here >= there
 
 
 def _read(path: Path) -> bytes:
