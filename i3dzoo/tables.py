@@ -34,6 +34,19 @@ __all__ = [
 LAYOUTS: Final = {"OIDHW": 5, "DHWIO": 5, "C": 1, "1111C": 5}
 """Axis orders and their number of axes."""
 
+_AXES: Final = {5: ("OIDHW", "DHWIO"), 1: ("C", "1111C")}  # by rank of the canonical tensor
+# the keys of a table and the kinds of their values; * is any key
+_VOCABULARY: Final[dict[str, Any]] = {
+    "title": str,
+    "format": str,
+    "order": [str],
+    "prefix": {"rgb": str, "flow": str, "also": [str]},
+    "joint": {"rgb": str, "flow": str, "sum": [str]},
+    "units": {"*": str},
+    "tensor": [{"source": str, "target": str, "layout": [str]}],
+    "absent": {"*": str},
+    "ignore": [{"source": str, "reason": str, "write": str}],
+}
 _BLOCK_NAMES: Final = tuple(block.removeprefix("Mixed_") for block in BLOCKS)
 
 
@@ -161,21 +174,22 @@ def _parse(name: str, where: str, text: str) -> Table:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConverterError(f"{where}: is no TOML: {error}") from error
-    _closed(where, document, "title format order prefix joint units tensor absent ignore")
-    prefix = _section(where, document, "prefix", dict)
-    _closed(f"{where} [prefix]", prefix, "rgb flow also")
+    for key in ("title", "format", "prefix", "units", "tensor"):
+        document.setdefault(key)  # None, which is no value of any
+    _check_table(where, document, _VOCABULARY)
+    prefix = document["prefix"]
     also = tuple(prefix.get("also", ()))
     streams: dict[Stream, str] = {
         "rgb": prefix.get("rgb", also[0] if also else ""),
         "flow": prefix.get("flow", also[0] if also else ""),
     }
     joint = _joint(where, document)
-    units = _units(where, _section(where, document, "units", dict))
-    rules = _rules(where, _section(where, document, "tensor", list), units)
+    units = _units(where, document["units"])
+    rules = _rules(where, document["tensor"], units)
     result = Table(
         name=name,
-        title=_section(where, document, "title", str),
-        format=_format(where, _section(where, document, "format", str)),
+        title=document["title"],
+        format=_format(where, document["format"]),
         prefixes=tuple(
             dict.fromkeys([*streams.values(), *also, *(joint.prefix.values() if joint else ())])
         ),
@@ -189,11 +203,26 @@ def _parse(name: str, where: str, text: str) -> Table:
     return result
 
 
-def _section(where: str, document: dict[str, Any], key: str, kind: type) -> Any:
-    value = document.get(key)
-    if not isinstance(value, kind):
-        raise ConverterError(f"{where}: {key} is {value!r}; expected a {kind.__name__}")
-    return value
+def _check_table(where: str, entries: dict[str, Any], kinds: dict[str, Any]) -> None:
+    """Refuse keys that a table does not have, and values of another kind than its own."""
+    unknown = sorted(set(entries) - set(kinds))
+    if unknown and "*" not in kinds:
+        raise ConverterError(
+            f"{where}: unknown key {', '.join(unknown)}; expected {', '.join(kinds)}"
+        )
+    for key, value in entries.items():
+        _check_value(where, key, value, kinds.get(key, kinds.get("*")))
+
+
+def _check_value(where: str, key: str, value: Any, kind: Any) -> None:
+    found, expected = type(value), kind if isinstance(kind, type) else type(kind)
+    if found is not expected:
+        raise ConverterError(f"{where}: {key} is {value!r}; expected a {expected.__name__}")
+    if expected is list:
+        for item in value:
+            _check_value(where, key, item, kind[0])
+    if expected is dict:
+        _check_table(f"{where} [{key}]", value, kind)
 
 
 def _format(where: str, name: str) -> str:
@@ -202,31 +231,17 @@ def _format(where: str, name: str) -> str:
     return name
 
 
-def _closed(where: str, entries: Mapping[str, Any], known: str) -> None:
-    unknown = sorted(set(entries) - set(known.split()))
-    if unknown:
-        raise ConverterError(
-            f"{where}: unknown key {', '.join(unknown)}; expected {', '.join(known.split())}"
-        )
-
-
 def _joint(where: str, document: dict[str, Any]) -> Joint | None:
     if "joint" not in document:
         return None
-    entries = _section(where, document, "joint", dict)
-    _closed(f"{where} [joint]", entries, "rgb flow sum")
+    entries = document["joint"]
     rgb, flow, layers = (entries.get(key) for key in ("rgb", "flow", "sum"))
-    if (
-        not isinstance(rgb, str)
-        or not isinstance(flow, str)
-        or rgb == flow
-        or (layers is not None and not (isinstance(layers, list) and len(layers) == 2))
-    ):
+    if rgb is None or flow is None or rgb == flow or len(layers or "ab") != 2:
         raise ConverterError(
             f"{where} [joint]: {entries}; expected rgb and flow, which differ, and sum, a list of "
             "two layers, or no sum"
         )
-    return Joint({"rgb": rgb, "flow": flow}, (str(layers[0]), str(layers[1])) if layers else None)
+    return Joint({"rgb": rgb, "flow": flow}, (layers[0], layers[1]) if layers else None)
 
 
 def _units(where: str, patterns: dict[str, str]) -> dict[str, str]:
@@ -246,12 +261,10 @@ def _units(where: str, patterns: dict[str, str]) -> dict[str, str]:
 def _rules(where: str, entries: list[dict[str, Any]], units: dict[str, str]) -> list[Rule]:
     rules = []
     for entry in entries:
-        _closed(f"{where} [[tensor]]", entry, "source target layout")
         source, target, layouts = (entry.get(key) for key in ("source", "target", "layout"))
         if (
-            not isinstance(source, str)
-            or not isinstance(target, str)
-            or not isinstance(layouts, list)
+            source is None
+            or target is None
             or not layouts
             or not set(layouts) <= set(LAYOUTS)
             or ("{unit}" in source) != ("{unit}" in target)
@@ -301,7 +314,6 @@ def _absent(where: str, entries: dict[str, str]) -> list[str]:
 def _ignores(where: str, entries: list[dict[str, str]], units: dict[str, str]) -> list[Ignore]:
     ignores = []
     for entry in entries:
-        _closed(f"{where} [[ignore]]", entry, "source reason write")
         source, reason, write = (entry.get(key) for key in ("source", "reason", "write"))
         if not source or not reason or write not in (None, "int64-zero"):
             raise ConverterError(
@@ -326,3 +338,11 @@ def _check_bijection(where: str, result: Table) -> None:
             f"{where}: {len(wrong)} canonical tensors are missing or unknown: "
             f"{', '.join(wrong[:5])}"
         )
+    shapes = canonical_shapes(1)
+    for rule in result.rules:
+        fitting = _AXES[len(shapes[rule.target])]
+        if not set(rule.layouts) <= set(fitting):
+            raise ConverterError(
+                f"{where}: {rule.target} has layout {', '.join(rule.layouts)}; "
+                f"expected {' or '.join(fitting)}"
+            )

@@ -1,7 +1,6 @@
 """Files that reach outside themselves or lie about their size, and outputs that cannot be."""
 
 import contextlib
-import os
 import resource
 import shutil
 import subprocess
@@ -19,6 +18,8 @@ from i3dzoo.checkpoint import Checkpoint, write_checkpoint
 from i3dzoo.errors import FormatError, OutputError, UnsafeFileError
 from i3dzoo.formats import keras_hdf5
 from i3dzoo.formats._protobuf import encode_bytes, encode_varint
+
+from .unprivileged import unprivileged
 
 h5py = pytest.importorskip("h5py")
 
@@ -189,15 +190,9 @@ def test_read_only_folder(random_checkpoint: Checkpoint, layout: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o555)
-        root = os.geteuid() == 0
-        if root:  # whom permissions do not bind
-            os.seteuid(65534)
-        try:
-            with pytest.raises(OutputError, match=f"no permission to write in {name}"):
-                write_checkpoint(_target(folder, layout), random_checkpoint, layout)
-        finally:
-            if root:
-                os.seteuid(0)
+        message = f"no permission to write in {name}"
+        with unprivileged(), pytest.raises(OutputError, match=message):
+            write_checkpoint(_target(folder, layout), random_checkpoint, layout)
         assert list(folder.iterdir()) == []
 
 

@@ -1,6 +1,10 @@
 """Converter tables: every shipped one keeps the law, and a broken one is refused."""
 
+import json
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +83,50 @@ def test_broken_joint(tmp_path: Path, old: str, new: str, message: str) -> None:
     path.write_text(text.replace(old, new))
     with pytest.raises(ConverterError, match=message):
         tables.load_table(path)
+
+
+def _as_toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_as_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_as_toml, value)) + "]"
+    return json.dumps(value)
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every container within a value with every key or index of it."""
+    if isinstance(value, (dict, list)):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from _places(value[key])
+
+
+@pytest.mark.parametrize("wrong", [7, True, 0.5, [], {}, "", [["a"]], {"a": [1]}, ["", 1]])
+def test_values_of_another_kind(tmp_path: Path, wrong: Any) -> None:
+    """A value of any kind in any place is taken or refused in our words, and nothing else."""
+    refused = []
+    for name in ("tao", "keras"):
+        document = tomllib.loads((data("converters") / f"{name}.toml").read_text("utf-8"))
+        for container, key in list(_places(document)):
+            kept, container[key] = container[key], wrong
+            lines = [f"{json.dumps(top)} = {_as_toml(value)}" for top, value in document.items()]
+            (tmp_path / "mine.toml").write_text("\n".join(lines))
+            container[key] = kept
+            try:
+                tables.load_table(tmp_path / "mine.toml")
+            except ConverterError as error:
+                refused.append(str(error))
+    assert len(refused) > 100
+    assert all(message.startswith(f"{tmp_path / 'mine.toml'}") for message in refused)
+
+
+def test_an_axis_order_of_another_rank(tmp_path: Path) -> None:
+    """A kernel is not read or written as a vector."""
+    text = (data("converters") / "piergiaj.toml").read_text("utf-8")
+    (tmp_path / "mine.toml").write_text(text.replace('["OIDHW"]', '["1111C"]', 1))
+    message = "Conv3d_1a_7x7.conv.weight has layout 1111C; expected OIDHW or DHWIO"
+    with pytest.raises(ConverterError, match=message):
+        tables.load_table(tmp_path / "mine.toml")
 
 
 def test_own_table(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +24,7 @@ from i3dzoo.fetch import Policy
 from . import loopback, published
 from .loopback import Diary, Site
 from .published import FILE, INDEX, SDIST, Published
+from .unprivileged import unprivileged
 
 FAST = Policy(attempts=2, backoff=0.01, connect_timeout=2, read_timeout=2)
 CHILD = """
@@ -298,21 +299,25 @@ def test_cache_that_cannot_be_written(
     assert site.log == []
 
 
-def test_read_only_cache(weights: Published, site: Site, cache: Path, tmp_path: Path) -> None:
+def test_read_only_cache(
+    weights: Published, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A read-only cache serves what it has and names the folder for what it has not."""
-    manifest = weights.manifest(tmp_path, site, "index")
-    path = pull(manifest)
-    shutil.rmtree(cache / "locks")
-    cache.chmod(0o500)
-    try:
-        if os.access(cache, os.W_OK):
-            pytest.skip("this user writes everywhere")
-        assert pull(manifest) == path
-        path.unlink()
-        with pytest.raises(OutputError, match="no permission to write in"):
-            pull(manifest)
-    finally:
-        cache.chmod(0o700)
+    manifest = zoo.load_manifest(weights.manifest(tmp_path, site, "index"))
+    with tempfile.TemporaryDirectory() as folder:  # in none of the folders of pytest, closed to all
+        cache = Path(folder)
+        monkeypatch.setenv("I3DZOO_CACHE", folder)
+        path = zoo.pull_manifest(manifest, policy=FAST)
+        shutil.rmtree(cache / "locks")
+        cache.chmod(0o555)
+        try:
+            with unprivileged():
+                assert zoo.pull_manifest(manifest, policy=FAST) == path
+            path.unlink()
+            with unprivileged(), pytest.raises(OutputError, match="no permission to write in"):
+                zoo.pull_manifest(manifest, policy=FAST)
+        finally:
+            cache.chmod(0o700)
 
 
 def test_disk_that_takes_no_more(
