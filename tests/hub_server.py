@@ -1,7 +1,8 @@
 """A Hub on loopback: the protocol of huggingface_hub for models, with LFS and a storage host.
 
 Large files are redirected to another origin (`localhost` for `127.0.0.1`), as the Hub does, and a
-token that is sent there fails the request: it would have leaked. Requests of a client that takes
+token that is sent there fails the request: it would have leaked. Addresses there are signed, and
+are refused without the signature. Requests of a client that takes
 this server for its proxy are answered too.
 """
 
@@ -20,12 +21,13 @@ import yaml
 
 from .hub_state import LFS_SUFFIXES, File, Hub, RefusalError, Repository, User
 
-__all__ = ["Hub", "User", "serve"]
+__all__ = ["SIGNATURE", "Hub", "User", "serve"]
 
 _CHUNK = 1 << 20
 _NAME = r"(?P<name>[^/]+/[^/]+?)"
 _REVISION = r"(?P<revision>[^/]+)"
 _OID = r"(?P<oid>[0-9a-f]{64})"
+SIGNATURE = "signature=hf_signed"
 _ROUTES = [
     ("GET", "/api/whoami-v2", "whoami"),
     ("GET", "/api/models", "list"),
@@ -85,6 +87,8 @@ class Request(BaseHTTPRequestHandler):
     def authenticate(self, path: str) -> User | None:
         """Return whose token came; one that comes to the storage host has leaked."""
         header = self.headers["Authorization"]
+        if path.startswith(("/_cdn", "/_lfs")) and not self.path.endswith(f"?{SIGNATURE}"):
+            raise RefusalError(403, "the address is not signed")
         if header is None:
             return None
         if path.startswith(("/_cdn", "/_lfs")):
@@ -251,12 +255,16 @@ class Request(BaseHTTPRequestHandler):
         for wanted in self.document()["objects"]:
             each = {"oid": wanted["oid"], "size": wanted["size"]}
             if not self.hub.blob(wanted["oid"]).exists():
-                each["actions"] = {"upload": {"href": f"{self.hub.address}/_lfs/{wanted['oid']}"}}
+                href = f"{self.hub.address}/_lfs/{wanted['oid']}?{SIGNATURE}"
+                each["actions"] = {"upload": {"href": href}}
             objects.append(each)
         self.answer({"transfer": "basic", "objects": objects})
 
     def do_upload(self, oid: str) -> None:
-        """Take a blob; if uploads are held, stop half way."""
+        """Take a blob; if uploads are held, stop half way; be busy first, if that is wanted."""
+        if self.hub.busy:
+            self.hub.busy -= 1
+            raise RefusalError(503, "Please come back later.")
         half = self.unread // 2
 
         def chunks() -> Iterator[bytes]:
@@ -316,7 +324,8 @@ class Request(BaseHTTPRequestHandler):
             return
         headers["X-Linked-ETag"] = f'"{file.sha256}"'
         headers["X-Linked-Size"] = str(file.size)
-        headers["Location"] = f"http://localhost:{self.server.server_port}/_cdn/{file.sha256}"
+        storage = f"http://localhost:{self.server.server_port}"
+        headers["Location"] = f"{storage}/_cdn/{file.sha256}?{SIGNATURE}"
         self.answer({}, 302, headers)
 
     def do_blob(self, oid: str) -> None:

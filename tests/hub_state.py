@@ -96,6 +96,7 @@ class Hub:
         log: Method, path and Range header of each request.
         cut: Bytes after which the next downloads of a blob are cut, by sha256.
         flip: How many downloads of a blob come with a flipped last byte, by sha256.
+        busy: How many uploads of blobs are refused with 503.
         hold: When set, uploads of blobs stop half way until `go_on`.
         held: Set when an upload has stopped.
         barrier: Where commits wait for each other.
@@ -108,6 +109,7 @@ class Hub:
     log: list[tuple[str, str, str | None]] = field(default_factory=list)
     cut: dict[str, list[int]] = field(default_factory=dict)
     flip: dict[str, int] = field(default_factory=dict)
+    busy: int = 0
     hold: bool = False
     held: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard, ModelCardData
 
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint
 from i3dzoo.errors import (
@@ -19,6 +21,7 @@ from i3dzoo.errors import (
     MissingFileError,
     UnknownNameError,
 )
+from i3dzoo.head import change_head
 from i3dzoo.hub import About, Address, Package, is_address, parse, prepare
 from i3dzoo.hub.package import preprocessor, read_sums
 from i3dzoo.hub.results import Result, read_results
@@ -128,12 +131,34 @@ def test_card_of_a_fine_tuned_checkpoint(tmp_path: Path) -> None:
         "| HMDB51 | test 1 | 74.3 |  | 1530 |",
         "![Training curves](training_curves.png)",
         "![Confusion matrix](confusion_matrix.png)",
-        "| `model.onnx` |",
-        "trained from the published checkpoint `rgb_scratch`",
+        "| [`model.onnx`](model.onnx) |",
+        "51 classes. Made from the published checkpoint `rgb_scratch`.",
+        "\nbrush_hair, cartwheel, catch,",
+        "- fine-tuned on hmdb51 split 1 by 'small'",
+        "@inproceedings{carreira2017quo,",
         "`rgb_scratch`, I3D on RGB, trained on Kinetics-400 from scratch, Apache-2.0",
     ):
         assert text in package.card
     assert {name for name, _, _ in package.files} == {path.name for path in folder.iterdir()}
+
+
+def test_card_of_an_untrained_head(genuine: Checkpoint, tmp_path: Path) -> None:
+    """Classes that the head was made for and not trained on are not claimed as training data."""
+    package = prepare(change_head(genuine, 51, labels("hmdb51"), "fresh"), tmp_path)
+    assert front_matter(package)["datasets"] == ["kinetics-400"]
+    assert "51 classes, whose head has not been trained on them: to be fine-tuned" in package.card
+
+
+def test_cards_are_what_the_hub_reads(package: Package, tmp_path: Path) -> None:
+    """The Hub's own reader takes the front matter, finds nothing unknown, and keeps the results."""
+    results = tmp_path / "results.json"
+    results.write_text('{"dataset": "hmdb51", "split": "test 1", "top1": 74.3, "top5": 91.9}')
+    card = ModelCard(prepare(constants(), tmp_path, About("alice/i3d", results=results)).card)
+    found = [(each.metric_name, each.metric_value) for each in card.data.eval_results or []]
+    assert found == [("Top-1 accuracy (%)", 74.3), ("Top-5 accuracy (%)", 91.9)]
+    assert {each.dataset_type for each in card.data.eval_results or []} == {"hmdb51"}
+    known = set(inspect.signature(ModelCardData).parameters) | {"model-index"}
+    assert front_matter(package).keys() | card.data.to_dict().keys() <= known
 
 
 def test_every_file_but_the_card_has_its_digest(package: Package) -> None:

@@ -261,6 +261,7 @@ def test_list_of_a_user(hub: Hub, home: Home, published: str, package: Package) 
         ("alice/secret", True),
     ]
     assert "alice has no" not in shown.stderr
+    assert "alice/i3d: is no name of a user" in home.fails("list", "--hub", "alice/i3d")
     assert published
 
 

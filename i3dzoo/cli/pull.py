@@ -128,4 +128,7 @@ def say_next(name: str, stream: str) -> None:
     if stream == "rgb":
         say(f"  i3dzoo predict clip.mp4 --model {name}")
     say(f"  i3dzoo info {name}")
-    say(f"  i3dzoo convert {name} mine.safetensors --labels hmdb51")
+    if "/" in name:  # of the Hub: its classes are its own already
+        say(f"  i3dzoo convert {name} tao.pt --to piergiaj")
+    else:
+        say(f"  i3dzoo convert {name} mine.safetensors --labels hmdb51")

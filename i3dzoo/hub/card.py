@@ -1,5 +1,6 @@
 """The model card: front matter by which the Hub finds the repository, and text to copy from."""
 
+import html
 from typing import TYPE_CHECKING, Final
 
 from i3dzoo.hub.results import Result
@@ -40,6 +41,13 @@ _LICENCES: Final = frozenset(
         "zlib",
     ]
 )
+_TRAINING: Final = ("fine-tuned", "trained")  # first words of steps of the history
+_CITATION: Final = """@inproceedings{carreira2017quo,
+  title     = {Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset},
+  author    = {Carreira, Jo{\\~a}o and Zisserman, Andrew},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2017}
+}"""
 _CAPTIONS: Final = {
     "training_curves.png": "Training curves",
     "confusion_matrix.png": "Confusion matrix",
@@ -47,8 +55,24 @@ _CAPTIONS: Final = {
 
 
 def datasets_of(metadata: Metadata) -> tuple[str, ...]:
-    """Return the data set whose classes these are, where it is a known one."""
-    return tuple(name for name in label_sets() if labels(name) == metadata.labels)
+    """Return the data set that the weights were last trained on, where it is a known one.
+
+    It is that of the classes, unless the head was made for them and not trained since.
+    """
+    names = metadata.labels
+    if has_fresh_head(metadata):
+        from i3dzoo import zoo
+
+        base = metadata.base
+        names = labels(zoo.manifest(base).labels) if base in zoo.names() else None
+    return tuple(name for name in label_sets() if labels(name) == names)
+
+
+def has_fresh_head(metadata: Metadata) -> bool:
+    """Whether the head was changed and not trained since, as the history tells."""
+    steps = [step.split(maxsplit=1)[0] for step in metadata.history]
+    trained = max((n for n, word in enumerate(steps) if word in _TRAINING), default=-1)
+    return "head" in steps[trained + 1 :]
 
 
 def write_card(
@@ -77,10 +101,12 @@ def write_card(
         _summary(metadata, base),
         _usage(metadata, about.repository or "PATH/TO/model.safetensors"),
         f"## Input\n\n{metadata.input}\n\nThe weight file itself says so.",
+        _classes(metadata),
         _result_table(results),
         *(f"![{_CAPTIONS[each]}]({each})" for each in extras if each in _CAPTIONS),
         _file_table(extras),
         _origin(metadata, licence, base),
+        f"## Citation\n\n```bibtex\n{_CITATION}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -131,7 +157,21 @@ def _summary(metadata: Metadata, base: str | None) -> str:
         from i3dzoo import zoo
 
         return f"{text}: {zoo.manifest(metadata.zoo).title}, as published, to the last tensor."
-    return f"{text}, trained from the published checkpoint `{base}`." if base else f"{text}."
+    if has_fresh_head(metadata):
+        text += ", whose head has not been trained on them: to be fine-tuned"
+    return f"{text}. Made from the published checkpoint `{base}`." if base else f"{text}."
+
+
+def _classes(metadata: Metadata) -> str:
+    names = ", ".join(html.escape(name, quote=False) for name in metadata.labels or ())
+    return f"""## Classes
+
+<details>
+<summary>All {metadata.num_classes}, in the order of the logits</summary>
+
+{names}
+
+</details>"""
 
 
 def _usage(metadata: Metadata, repository: str) -> str:
@@ -173,15 +213,15 @@ def _result_table(results: tuple[Result, ...]) -> str:
 
 
 def _file_table(extras: tuple[str, ...]) -> str:
-    onnx = "| `model.onnx` | the same network |\n" if "model.onnx" in extras else ""
+    onnx = "| [`model.onnx`](model.onnx) | the same network |\n" if "model.onnx" in extras else ""
     return f"""## Files
 
 | file | content |
 |---|---|
-| `model.safetensors` | the weights, their description, and a checksum of every tensor |
-| `config.json`, `labels.txt` | architecture and classes |
-| `preprocessor_config.json` | the input, by the convention of transformers |
-{onnx}| `SHA256SUMS` | `sha256sum --check SHA256SUMS` |"""
+| [`model.safetensors`](model.safetensors) | the weights, their description, a checksum of each |
+| [`config.json`](config.json), [`labels.txt`](labels.txt) | architecture and classes |
+| [`preprocessor_config.json`](preprocessor_config.json) | the input, as transformers has it |
+{onnx}| [`SHA256SUMS`](SHA256SUMS) | `sha256sum --check SHA256SUMS` |"""
 
 
 def _origin(metadata: Metadata, licence: str, base: str | None) -> str:

@@ -5,7 +5,9 @@ signed address.
 """
 
 import contextlib
+import logging
 import os
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -22,6 +24,22 @@ _BAD_TOKEN = "Invalid credentials"  # noqa: S105 - the Hub's words for a wrong t
 _LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 
 
+_SIGNED = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
+# the modules of the Hub's client that log what they ask for
+_LOGGERS = ("utils._http", "file_download", "lfs", "hf_api")
+
+
+class _Discreet(logging.Filter):
+    """Leaves the signature out of an address: whoever has it may read or write what it names."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _SIGNED.sub(r"\1", record.getMessage()), ()
+        return True
+
+
+_DISCREET = _Discreet()
+
+
 class UnreachableError(FetchError):
     """The Hub does not answer, so that what is cached may be used instead."""
 
@@ -30,6 +48,8 @@ def api(token: str | bool | None = None) -> "HfApi":
     """Return the Hub's client; without a token it takes the one of this machine, if there is."""
     from huggingface_hub import HfApi
 
+    for name in _LOGGERS:
+        logging.getLogger(f"huggingface_hub.{name}").addFilter(_DISCREET)
     return HfApi(token=token, library_name="i3dzoo", library_version=__version__)
 
 

@@ -4,8 +4,9 @@ import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from i3dzoo.errors import FetchError
+from i3dzoo.errors import FetchError, UnknownNameError
 from i3dzoo.hub import client
+from i3dzoo.hub.address import is_address
 from i3dzoo.hub.client import understood
 
 if TYPE_CHECKING:
@@ -53,9 +54,14 @@ def list_models(user: str, token: str | bool | None = None) -> list[Entry]:
         token: Of the Hub; None takes that of this machine. It shows private ones too.
 
     Raises:
+        UnknownNameError: No user can have this name.
         FetchError: The Hub cannot be asked.
         OfflineError: HF_HUB_OFFLINE is set.
     """
+    if not is_address(f"{user}/x"):
+        raise UnknownNameError(
+            f"{user}: is no name of a user on the Hub; expected letters, digits, - and _"
+        )
     with understood(user, FetchError):
         found = list(
             client.api(token).list_models(author=user, filter=LIBRARY, full=True, cardData=True)

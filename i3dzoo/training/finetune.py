@@ -250,8 +250,9 @@ class _Job:
             f"fine-tuned on {self.task.dataset}{split} by '{self.recipe.title}'{accuracy} "
             f"({self.recipe.evaluation.protocol})"
         )
+        old = origin.metadata
         metadata = dataclasses.replace(
-            origin.metadata, zoo=None, history=(*origin.metadata.history, entry)
+            old, zoo=None, base=old.zoo or old.base, history=(*old.history, entry)
         )
         checkpoint = dataclasses.replace(origin, tensors=tensors, metadata=metadata)
         write_checkpoint(self._path(name, stream), checkpoint, force=True)
