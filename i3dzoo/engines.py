@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from i3dzoo.metadata import Metadata
 
-__all__ = ["Engine", "EngineName", "load_engine"]
+__all__ = ["Engine", "EngineName", "device_of", "load_engine"]
 
 EngineName = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 
@@ -86,6 +86,14 @@ def load_engine(
     from i3dzoo.checkpoint import read_checkpoint
 
     return OnnxEngine.from_checkpoint(read_checkpoint(path))
+
+
+def device_of(engine: Engine) -> "torch.device":
+    """Return where an engine wants its clips; all but PyTorch take them from the host."""
+    import torch
+
+    parameters = engine.parameters() if isinstance(engine, torch.nn.Module) else iter(())
+    return next((each.device for each in parameters), torch.device("cpu"))
 
 
 def _torch(path: Path, device: Literal["auto", "cpu", "cuda"]) -> Engine:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.cli import main
@@ -17,6 +18,7 @@ from i3dzoo.export.describe import describe, read_description
 from i3dzoo.export.options import AXES, ExportOptions
 from i3dzoo.export.prove import prove
 from i3dzoo.predict import predict_video
+from i3dzoo.training.predictions import read_predictions
 
 from .exported import noisy
 from .video_files import numbered, write_video
@@ -209,6 +211,29 @@ class TestEngines:
         ]
         assert [code for code, _, _ in tables] == [0, 0, 0]
         assert tables[0][1] == tables[1][1] == tables[2][1]
+
+    def test_evaluate(self, capsys: Capture, file: Path, onnx_file: Path, tmp_path: Path) -> None:
+        """Evaluate measures an .onnx file and a checkpoint in onnxruntime as it does PyTorch."""
+        for label in ("action 1", "action 3"):
+            folder = tmp_path / "data" / label / "clip" / "rgb"
+            folder.mkdir(parents=True)
+            for number, frame in enumerate(numbered(20, 40, 48)):
+                Image.fromarray(frame).save(folder / f"{number:06d}.png")
+        common = ("--data", tmp_path / "data", "--split", "none", "--workers", 0, "-o", tmp_path)
+        codes = [
+            run(capsys, "evaluate", file, *common)[0],
+            run(capsys, "evaluate", file, "--engine", "onnxruntime", *common)[0],
+        ]
+        expected, found = (
+            read_predictions(tmp_path / f"x{name}_center_splitnone.jsonl")
+            for name in ("", "_onnxruntime")
+        )
+        exported = run(capsys, "evaluate", onnx_file, *common, "--protocol", "tao")
+        assert [*codes, exported[0]] == [0, 0, 0], exported[2]
+        other = read_predictions(tmp_path / "x_tao_splitnone.jsonl")
+        assert found.videos == other.videos == expected.videos
+        np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
+        np.testing.assert_allclose(other.logits, expected.logits, atol=1e-4)
 
     def test_timeline_without_steps(self, checkpoint: Checkpoint, video: Path) -> None:
         """A model that gives one answer a clip makes no timeline, and says how to get one."""

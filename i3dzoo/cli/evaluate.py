@@ -8,7 +8,7 @@ import click
 from i3dzoo.cli._console import json_option, print_json, say
 
 if TYPE_CHECKING:
-    from i3dzoo.checkpoint import Checkpoint
+    from i3dzoo.engines import Engine
     from i3dzoo.training.predictions import Predictions
     from i3dzoo.video import BadVideo
 
@@ -32,19 +32,28 @@ if TYPE_CHECKING:
     "--on-bad-video", type=click.Choice(["error", "skip"]), default="error", show_default=True
 )
 @click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "torch", "onnxruntime", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="What runs it; auto takes what the file is for.",
+)
 @json_option
 def command(**options: Any) -> None:
     """Measure MODELS on a test split; of two, one RGB and one flow, the logits are summed.
 
-    A model is a checkpoint of any layout, or a file of predictions that an earlier evaluation
-    wrote. Each video counts once. Predictions are kept as they are made: the same command goes on
-    where it was stopped. --split none takes all videos, as of a folder in TAO's layout.
+    A model is a checkpoint of any layout, an .onnx file or a TensorRT engine, or a file of
+    predictions that an earlier evaluation wrote. Each video counts once. Predictions are kept as
+    they are made: the same command goes on where it was stopped. --split none takes all videos, as
+    of a folder in TAO's layout.
 
     \b
     Examples:
       i3dzoo evaluate runs/hmdb51/best.safetensors --data data/hmdb51
       i3dzoo evaluate rgb.safetensors flow.safetensors --data data/hmdb51 --protocol paper
       i3dzoo evaluate rgb.jsonl flow.jsonl
+      i3dzoo evaluate hmdb51.onnx --data data/hmdb51
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from i3dzoo.training.metrics import evaluate_logits
     from i3dzoo.training.predictions import fuse
@@ -103,33 +112,35 @@ def _predictions(
         return read_predictions(model)
     if options["data"] is None:
         raise click.UsageError("--data is missing")
-    from i3dzoo.checkpoint import read_checkpoint
     from i3dzoo.checksums import sha256
+    from i3dzoo.engines import load_engine
     from i3dzoo.loading import find
     from i3dzoo.training.predictions import Run
 
     path = find(model)
     run = Run(sha256(path), options["protocol"], split)
-    name = f"{path.stem}_{options['protocol'].replace(':', '-')}_split{split}.jsonl"
+    ran = "" if options["engine"] in ("auto", "torch") else f"_{options['engine']}"
+    name = f"{path.stem}{ran}_{options['protocol'].replace(':', '-')}_split{split}.jsonl"
+    engine = load_engine(path, options["engine"], options["device"])
     folder.mkdir(parents=True, exist_ok=True)
-    _predict(read_checkpoint(path), folder / name, run, options, bad)
+    _predict(engine, folder / name, run, options, bad)
     say(f"predictions: {folder / name}")
     return read_predictions(folder / name)
 
 
 def _predict(
-    checkpoint: "Checkpoint", path: Path, run: Any, options: dict[str, Any], bad: dict[str, str]
+    engine: "Engine", path: Path, run: Any, options: dict[str, Any], bad: dict[str, str]
 ) -> None:
-    import torch
-
     from i3dzoo.cli._progress import watch
+    from i3dzoo.engines import device_of
+    from i3dzoo.errors import MetadataError
     from i3dzoo.evaluate import parse_protocol, predict_videos
-    from i3dzoo.loading import build
     from i3dzoo.training.data import VideoClips, open_streams
-    from i3dzoo.training.network import Streams
     from i3dzoo.training.predictions import PredictionWriter
 
-    metadata = checkpoint.metadata
+    metadata = engine.metadata
+    if metadata is None or not metadata.num_classes:
+        raise MetadataError("the model has no head, so there is nothing to evaluate; convert it")
     datasets = open_streams(
         options["data"],
         {metadata.stream: metadata.input},
@@ -139,10 +150,6 @@ def _predict(
         on_bad_video=options["on_bad_video"],
     )
     clips = VideoClips(datasets, metadata.labels)
-    device = torch.device(
-        "cuda" if options["device"] == "auto" and torch.cuda.is_available() else "cpu"
-    )
-    network = Streams({metadata.stream: build(checkpoint)}).to(device).eval()
     with PredictionWriter(path, run) as writer, watch(counted=True) as progress:
 
         def skipped(video: "BadVideo") -> None:
@@ -152,10 +159,10 @@ def _predict(
 
         progress.start("videos", len(clips.labels))
         for prediction in predict_videos(
-            network,
+            lambda clips: engine.step_logits(clips[metadata.stream]).mean(1),
             datasets,
             labels=clips.labels,
-            device=device,
+            device=device_of(engine),
             batch_size=options["batch_size"],
             workers=options["workers"],
             done=writer.done,
