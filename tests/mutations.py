@@ -1,9 +1,15 @@
-"""Damaged copies of files, the same for the same seed."""
+"""Damaged copies of files, the same for the same seed, and a process that reads them."""
 
+import json
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
-__all__ = ["SLACK", "mutate"]
+__all__ = ["SLACK", "mutate", "read_mutants"]
 
+_EDGE = 1 << 12  # bytes at both ends of a large file, where headers are
 SLACK = 100 * 2**20  # bytes that reading may take beside twice the file
 
 
@@ -11,7 +17,7 @@ def mutate(content: bytes, generator: random.Random) -> bytes:
     """Return a damaged copy of a file."""
     data = bytearray(content)
     for _ in range(generator.choice((1, 1, 1, 2, 4, 12))):
-        at = generator.randrange(len(data))
+        at = _place(len(data), generator)
         how = generator.randrange(6)
         if how == 0:
             data[at] ^= 1 << generator.randrange(8)
@@ -30,3 +36,76 @@ def mutate(content: bytes, generator: random.Random) -> bytes:
             del data[at:]
         data = data or bytearray(b"\0")
     return bytes(data)
+
+
+def _place(size: int, generator: random.Random) -> int:
+    """Return where to damage a file: anywhere, and of a large one half the time near its ends."""
+    if size < 100 * _EDGE or generator.random() < 0.5:
+        return generator.randrange(size)
+    return (generator.randrange(2 * _EDGE) - _EDGE) % size
+
+
+# Reads mutants as the test wrote them down: one line of JSON with seeds, file and kind.
+CHILD = """
+import json, resource, sys, tracemalloc, warnings
+from pathlib import Path
+import random
+warnings.simplefilter("error")
+import numpy, ml_dtypes
+from i3dzoo import convert, formats, tables
+from i3dzoo.checkpoint import check_finite, read_checkpoint
+from i3dzoo.errors import I3DZooError
+sys.path.insert(0, sys.argv[1])
+from mutations import SLACK, mutate
+
+everything = [tables.table(name) for name in tables.names()]
+job = json.loads(sys.argv[2])
+target = Path(job["target"])
+content = target.read_bytes()
+read = 0
+mutate(content, random.Random(0))  # whose memory is not the reader's
+tracemalloc.start()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for seed in range(job["count"]):
+    damaged = mutate(content, random.Random(seed))
+    target.write_bytes(damaged)
+    print(seed, file=sys.stderr, flush=True)
+    tracemalloc.reset_peak()
+    start = tracemalloc.get_traced_memory()[0]
+    try:
+        container = formats.read(Path(job["open"]))
+        read += 1
+        check_finite("x", container.tensors)
+        table = convert.detect("x", container.tensors, everything)
+        convert.to_canonical("x", container.tensors, table)
+        read_checkpoint(job["open"])
+    except I3DZooError:
+        pass
+    peak = tracemalloc.get_traced_memory()[1] - start
+    assert peak <= 2 * len(damaged) + SLACK, (seed, peak)
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+assert grown * 1024 <= 2 * len(content) + SLACK, grown
+print(read)
+"""
+
+
+def read_mutants(folder: Path, target: Path, opened: Path, count: int) -> int:
+    """Read mutants of a file in a child process; return how many were still whole.
+
+    Args:
+        folder: Where temporary files would go.
+        target: The file to damage.
+        opened: The file to read, which leads to it.
+        count: How many mutants.
+    """
+    job = {"target": str(target), "open": str(opened), "count": count}
+    result = subprocess.run(
+        [sys.executable, "-c", CHILD, str(Path(__file__).parent), json.dumps(job)],
+        capture_output=True,
+        text=True,
+        timeout=60 + count / 20,
+        check=False,
+        env={**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return int(result.stdout)

@@ -16,6 +16,7 @@ from i3dzoo.checksums import git_blob
 from i3dzoo.loading import build
 
 from . import keras_i3d
+from .mutations import read_mutants
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -184,6 +185,19 @@ def test_tensorflow_2_checkpoint_is_read(trained: Any, tmp_path: Path) -> None:
     zoo, layout, ignored = _recognised(Path(prefix))
     assert (zoo, layout) == ("rgb_scratch", "keras")
     assert ignored > 200
+
+
+def test_mutants_of_a_tensorflow_2_checkpoint(tmp_path: Path) -> None:
+    """Damage to what TensorFlow saves, its object graph too, gives an error of ours or tensors."""
+    kernel = tf.Variable(np.arange(12, dtype="f4").reshape(3, 4), name="layer/kernel")
+    bias = tf.Variable(np.zeros(4, "f4"), name="layer/bias")
+    prefix = tf.train.Checkpoint(kernel=kernel, bias=bias).save(str(tmp_path / "ck"))
+    index = Path(f"{prefix}.index")
+    assert set(formats.read(index).tensors) >= {"layer/kernel", "layer/bias"}
+    files = sorted(tmp_path.iterdir())
+    for target in (index, index.with_name(f"{index.stem}.data-00000-of-00001")):
+        read_mutants(tmp_path, target, index, 200)
+    assert sorted(tmp_path.iterdir()) == files
 
 
 def test_saved_model_is_read(genuine: Checkpoint, tmp_path: Path) -> None:
