@@ -103,6 +103,9 @@ def test_a_tao_spec_runs_and_resumes(
     assert position.best == pytest.approx(top1)
     report = (folder / "report.html").read_text("utf-8")
     assert "cartwheel" in report
+    for name in ("curves.png", "confusion.png"):  # which push takes along
+        with Image.open(folder / name) as picture:
+            assert min(picture.size) > 300
 
     measured = run(
         "evaluate", folder / "best.safetensors", "--data", data / "test", "--split", "none",

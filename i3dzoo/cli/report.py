@@ -84,11 +84,7 @@ def _plots(found: "RunFolder", folder: Path) -> list[Path]:
     from i3dzoo.training import report_plots
 
     try:
-        plots = [report_plots.plot_curves(found.history, folder / report_plots.CURVES)]
-        if found.metrics is not None:
-            target = folder / report_plots.CONFUSION
-            plots.append(report_plots.plot_confusion(found.metrics, found.run.labels, target))
+        return report_plots.plot_run(found, folder)
     except DependencyError as error:
         say(f"no PNG files: {error}")
         return []
-    return plots

@@ -1,5 +1,6 @@
 """From checkpoints, a dataset and a recipe to a run: everything around the loop."""
 
+import contextlib
 import dataclasses
 import json
 import platform
@@ -17,7 +18,7 @@ from i3dzoo import __version__
 from i3dzoo._files import atomic_write
 from i3dzoo.checkpoint import Checkpoint, write_checkpoint
 from i3dzoo.checksums import sha256
-from i3dzoo.errors import OutputError, RecipeError
+from i3dzoo.errors import DependencyError, OutputError, RecipeError
 from i3dzoo.evaluate import parse_protocol, predict_videos
 from i3dzoo.head import change_head
 from i3dzoo.loading import build
@@ -291,11 +292,15 @@ class _Job:
             file.write(json.dumps(document, indent=2).encode())
 
     def finish(self) -> None:
-        """Write the report, and say in run.json that the run is finished."""
+        """Write the report and its pictures, and say in run.json that the run is finished."""
         from i3dzoo.training.report import read_folder, write_report
+        from i3dzoo.training.report_plots import plot_run
 
         self.describe(finished=True)
-        write_report(read_folder(self.task.folder))
+        found = read_folder(self.task.folder)
+        write_report(found)
+        with contextlib.suppress(DependencyError):  # pictures need the extra plot
+            plot_run(found, self.task.folder)
 
 
 def _environment(accelerator: "Accelerator") -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,10 @@ from i3dzoo.training.charts import shorten, smooth, thin
 from i3dzoo.training.metrics import Metrics
 from i3dzoo.training.run_files import History
 
-__all__ = ["CONFUSION", "CURVES", "plot_confusion", "plot_curves"]
+if TYPE_CHECKING:
+    from i3dzoo.training.report import RunFolder
+
+__all__ = ["CONFUSION", "CURVES", "plot_confusion", "plot_curves", "plot_run"]
 
 CURVES, CONFUSION = "curves.png", "confusion.png"
 
@@ -20,6 +23,19 @@ _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _INK, _FAINT = "#333333", "#DDDDDD"
 _PLAIN: dict[str, Any] = {"parse_math": False}  # labels may hold dollar signs
 _MOST_LABELS = 64
+
+
+def plot_run(found: "RunFolder", folder: Path) -> list[Path]:
+    """Draw a run's curves and, where it has predictions, its confusion matrix into a folder.
+
+    Raises:
+        DependencyError: Matplotlib is not installed.
+        OutputError: A file cannot be written.
+    """
+    plots = [plot_curves(found.history, folder / CURVES)]
+    if found.metrics is not None:
+        plots.append(plot_confusion(found.metrics, found.run.labels, folder / CONFUSION))
+    return plots
 
 
 def plot_curves(history: History, path: str | Path) -> Path:
