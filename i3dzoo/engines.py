@@ -42,6 +42,9 @@ class Engine(Protocol):
     def step_logits(self, x: "torch.Tensor") -> "torch.Tensor":
         """Return logits [B, steps, classes] of float clips [B, C, T, H, W]."""
 
+    def features(self, x: "torch.Tensor") -> "torch.Tensor":
+        """Return the pooled features [B, 1024] of float clips, averaged over time."""
+
 
 def load_engine(
     model: str | Path,

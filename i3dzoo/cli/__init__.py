@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": "Check a checkpoint: structure, finite numbers, checksums, fingerprint.",
     "push": "Push a checkpoint to the Hugging Face Hub, with card, labels and checksums.",
     "predict": "Name the action in videos.",
+    "features": "Write what the network sees in videos: 1024 numbers a window, or any layer.",
     "finetune": "Fine-tune on HMDB51, UCF101 or videos of your own, or by a TAO spec.",
     "evaluate": "Measure a checkpoint on a test split, by the published protocols.",
     "report": "Make the report of a training run: one HTML file.",

@@ -14,7 +14,7 @@ from i3dzoo.errors import MetadataError
 from i3dzoo.export.options import ExportOptions
 from i3dzoo.metadata import Metadata
 
-__all__ = ["describe", "read_description"]
+__all__ = ["check_features", "describe", "read_description"]
 
 DESCRIPTION: Final = {"rgb": "i3dzoo.rgb", "flow": "i3dzoo.flow"}
 EXPORT: Final = "i3dzoo.export"
@@ -65,6 +65,16 @@ def read_description(where: str, texts: Mapping[str, str]) -> tuple[list[Metadat
         return streams, ExportOptions(**fields)
     except (KeyError, TypeError, ValueError) as error:
         raise MetadataError(f"{where}: its description is malformed: {error}") from error
+
+
+def check_features(where: str, options: ExportOptions, num_classes: int) -> None:
+    """Refuse to give features that an export does not have; without a head it has no others.
+
+    Raises:
+        MetadataError: It was exported without them.
+    """
+    if num_classes and not options.features:
+        raise MetadataError(f"{where}: gives no features; export it with --features")
 
 
 def _digest(checkpoint: Checkpoint) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from i3dzoo.arrays import Array
 from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.errors import DependencyError, FormatError, MetadataError, MissingFileError, ShapeError
-from i3dzoo.export.describe import read_description
+from i3dzoo.export.describe import check_features, read_description
 from i3dzoo.export.onnx import build
 from i3dzoo.export.options import AXES, INPUT, OUTPUT, ExportOptions
 from i3dzoo.metadata import Metadata
@@ -56,7 +56,8 @@ class OnnxEngine:
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, threads: int | None = None) -> "OnnxEngine":
         """Return an engine for clips of any size, made in memory."""
-        options = ExportOptions(dynamic=AXES, steps=checkpoint.metadata.num_classes > 0)
+        steps = checkpoint.metadata.num_classes > 0
+        options = ExportOptions(dynamic=AXES, steps=steps, features=True)
         return cls(build([checkpoint], options).SerializeToString(), threads)
 
     @property
@@ -112,6 +113,25 @@ class OnnxEngine:
         """
         import torch
 
+        outputs = self._show(x)
+        if self.has_steps:
+            return torch.from_numpy(outputs["fc_steps"])
+        return torch.from_numpy(outputs[OUTPUT])[:, None]
+
+    def features(self, x: "torch.Tensor") -> "torch.Tensor":
+        """Return the pooled features [B, 1024] of float clips [B, C, T, H, W].
+
+        Raises:
+            MetadataError: The model was exported without them.
+            ShapeError: As for `step_logits`.
+        """
+        import torch
+
+        check_features(self.where, self.options, self.num_classes)
+        return torch.from_numpy(self._show(x)["features"])
+
+    def _show(self, x: "torch.Tensor") -> dict[str, Array]:
+        """Run the network on clips of its one stream."""
         stream = self.streams[0].stream
         if len(self.streams) > 1 or self.options.pixels:
             raise ShapeError(
@@ -119,10 +139,7 @@ class OnnxEngine:
                 f"clip of floats ({INPUT[stream]}) is what there is: export one stream, without "
                 "--pixels"
             )
-        outputs = self.run({INPUT[stream]: np.ascontiguousarray(x.cpu().float().numpy())})
-        if self.has_steps:
-            return torch.from_numpy(outputs["fc_steps"])
-        return torch.from_numpy(outputs[OUTPUT])[:, None]
+        return self.run({INPUT[stream]: np.ascontiguousarray(x.cpu().float().numpy())})
 
     def _check_classes(self) -> None:
         """Refuse labels for another number of classes than the graph gives."""

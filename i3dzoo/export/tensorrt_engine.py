@@ -11,7 +11,7 @@ import numpy as np
 from i3dzoo.arrays import Array
 from i3dzoo.errors import ChecksumError, DeviceError, MetadataError, MissingFileError, ShapeError
 from i3dzoo.export.cuda import gpu
-from i3dzoo.export.describe import read_description
+from i3dzoo.export.describe import check_features, read_description
 from i3dzoo.export.engine_build import RTX, Library, library
 from i3dzoo.export.engine_runner import EngineRunner
 from i3dzoo.export.options import INPUT, OUTPUT
@@ -112,11 +112,25 @@ class TensorRTEngine:
         """
         import torch
 
-        clip = x.cpu().float().numpy()
-        outputs = self.run({INPUT[self.streams[0].stream]: clip})
+        outputs = self._show(x)
         if self.has_steps:
             return torch.from_numpy(outputs["fc_steps"].copy())
         return torch.from_numpy(outputs[OUTPUT].copy())[:, None]
+
+    def features(self, x: "torch.Tensor") -> "torch.Tensor":
+        """Return the pooled features [B, 1024] of float clips [B, C, T, H, W].
+
+        Raises:
+            MetadataError: The engine was exported without them.
+            ShapeError: As for `step_logits`.
+        """
+        import torch
+
+        check_features(self.where, self.options, self.num_classes)
+        return torch.from_numpy(self._show(x)["features"].copy())
+
+    def _show(self, x: "torch.Tensor") -> dict[str, Array]:
+        return self.run({INPUT[self.streams[0].stream]: x.cpu().float().numpy()})
 
     def _check_labels(self) -> None:
         given = self.document["outputs"].get(OUTPUT)
