@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from i3dzoo import kernels
 from i3dzoo.architecture import (
     BLOCKS,
     BN_EPSILON,
@@ -40,15 +41,17 @@ _UNITS: Final = {unit.name: unit for unit in STEM}
 def max_pool_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
     """Max-pool with SAME padding, without making a padded copy.
 
-    What SAME adds before an axis is the pool's own padding, and what it adds after more than
-    before is what `ceil_mode` takes: windows that end past the edge see only what is there.
-
     Args:
         x: [B, C, T, H, W].
         kernel: Along T, H and W.
         stride: Along T, H and W.
     """
     before = [same_padding(n, k, s)[0] for n, k, s in zip(x.shape[2:], kernel, stride, strict=True)]
+    if kernels.can_pool(x):
+        size = [-(-n // s) for n, s in zip(x.shape[2:], stride, strict=True)]
+        return kernels.max_pool(x, kernel, stride, before, size)
+    # What SAME adds before an axis is the pool's own padding, and what it adds after more than
+    # before is what `ceil_mode` takes: windows that end past the edge see only what is there.
     return F.max_pool3d(x, list(kernel), list(stride), before, ceil_mode=True)
 
 
@@ -67,6 +70,8 @@ class ConvUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, in, T, H, W] to [B, out, T', H', W'] with T' = ceil(T / stride) and so on."""
+        if kernels.can_fold(x, self.stride):
+            return F.relu(self.bn(kernels.folded_conv(x, self.conv.weight)), inplace=True)
         if self.stride > 1:
             (kernel, *_), stride = self.conv.kernel_size, self.stride
             pads = [same_padding(size, kernel, stride) for size in reversed(x.shape[2:])]
@@ -87,7 +92,7 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, in, T, H, W] to [B, out, T, H, W]."""
-        pooled = F.max_pool3d(x, 3, 1, 1)
+        pooled = max_pool_same(x, (3, 3, 3), (1, 1, 1))
         return torch.cat(
             [self.Branch_0(x), self.Branch_1(x), self.Branch_2(x), self.Branch_3(pooled)], dim=1
         )
