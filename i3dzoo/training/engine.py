@@ -41,11 +41,13 @@ def make_accelerator(recipe: Recipe, device: str = "auto") -> "Accelerator":
         recipe: Of which the precision is taken.
         device: `auto` takes GPUs where there are any, `cpu` does not.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
     precision = {"fp32": "no"}.get(recipe.loop.precision, recipe.loop.precision)
     cpu = device == "cpu" or not torch.cuda.is_available()
-    return Accelerator(mixed_precision=precision, cpu=cpu)
+    # gradients are reduced where they lie, instead of in a copy
+    options = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[options])
 
 
 @dataclass(frozen=True)
@@ -147,19 +149,20 @@ class Engine:
             group["lr"] = optim.lr * factor * group["scale"]
         weight = torch.stack([self.class_weights[part.labels].sum() for part in parts]).sum()
         total = accelerator.reduce(weight, "sum")
-        sums = self._gradients(parts, total, step)
-        loss, right, count = accelerator.reduce(sums, "sum").tolist()
-        if not np.isfinite(loss):
-            raise TrainingError(
-                f"step {step}: the loss is {loss}; train again with a lower rate, such as "
-                f"--set optim.lr={optim.lr / 10:g}, or with --set optim.clip_grad_norm=1"
-            )
+        sums = accelerator.reduce(self._gradients(parts, total, step), "sum")
         if optim.clip_grad_norm is not None:
             accelerator.clip_grad_norm_(self.network.parameters(), optim.clip_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self.streams)
+        # only now is the device waited for, when all it has to do in this step has been said
+        loss, right, count = sums.tolist()
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"step {step}: the loss is {loss}; train again with a lower rate, such as "
+                f"--set optim.lr={optim.lr / 10:g}, or with --set optim.clip_grad_norm=1"
+            )
         return StepResult(loss, right / count)
 
     def _gradients(self, parts: list[Batch], total: Tensor, step: int) -> Tensor:
