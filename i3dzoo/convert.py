@@ -5,6 +5,7 @@ once, every shape is checked, and what is left over on either side is an error t
 Arrays are returned as views wherever the axis order allows, so converting moves no bytes.
 """
 
+import dataclasses
 import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -102,6 +103,9 @@ def networks(tensors: Tensors, table: Table) -> dict[str, Stream]:
 def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
     """Return the table whose names these are.
 
+    Where a whole network stands behind a text that no table knows, as modules put their names
+    before those of the modules in them, the table that is returned reads that too.
+
     Args:
         where: The file, for messages.
         names: Names of tensors.
@@ -112,13 +116,19 @@ def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
     """
     found = set(names)
     best, best_hits = None, 0
+    seen = []
     for candidate in tables:
+        seen.append(candidate)
         sources = {rule.source for rule in candidate.rules}
         hits = max(len({p + s for s in sources} & found) for p in candidate.prefixes)
         if hits > best_hits:
             best, best_hits = candidate, hits
         if hits == len(sources):
-            break  # the rest, which loading would take time, cannot fit better
+            return candidate  # the rest, which loading would take time, cannot fit better
+    if best is None:
+        for candidate in seen:
+            if prefixes := _whole_behind(found, candidate):
+                return dataclasses.replace(candidate, prefixes=prefixes)
     if best is None:
         sample = ", ".join(sorted(found)[:3]) or "nothing"
         raise MappingError(
@@ -126,6 +136,14 @@ def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
             "write a converter table and pass it with --converter"
         )
     return best
+
+
+def _whole_behind(names: set[str], table: Table) -> tuple[str, ...]:
+    """Return the texts behind which a whole network's names stand, with its head or without."""
+    trunk = [rule.source for rule in table.rules if rule.target not in _HEAD_TENSORS]
+    stem = next(rule.source for rule in table.rules if rule.target == _STEM_WEIGHT)
+    prefixes = sorted(name.removesuffix(stem) for name in names if name.endswith(stem))
+    return tuple(prefix for prefix in prefixes if names.issuperset(prefix + s for s in trunk))
 
 
 def to_canonical(
@@ -276,6 +294,10 @@ def _choose(
         )
     if found and len(fitting) != 1:
         held = ", ".join(f"{stream} under {prefix!r}" for prefix, stream in found.items())
+        if len(fitting) > 1 and len(set(found.values())) == 1:
+            raise MappingError(
+                f"{where}: holds {held}; pass a table with the one that is meant with --converter"
+            )
         raise MappingError(
             f"{where}: holds {held}; choose the network to read with --stream rgb or --stream flow "
             "of i3dzoo convert"

@@ -95,7 +95,7 @@ def read_networks(path: str | Path) -> tuple[Checkpoint, ...]:
     table = convert.detect(str(path), container.tensors, tables.likely(container.format))
     held = convert.networks(container.tensors, table)
     if set(held.values()) == set(_STREAMS) and len(held) == len(_STREAMS):
-        return tuple(read_checkpoint(path, table.name, stream=stream) for stream in _STREAMS)
+        return tuple(read_checkpoint(path, stream=stream) for stream in _STREAMS)
     return (read_checkpoint(path),)
 
 

@@ -105,6 +105,17 @@ def test_json_output_is_one_document(file: Path, tmp_path: Path) -> None:
     assert verified["checksums"] is True
 
 
+def test_identify_goes_on_after_a_bad_file(file: Path, tmp_path: Path) -> None:
+    """Of several files the good ones are told, the bad one is named, and the exit code is 1."""
+    (tmp_path / "bad.pt").write_bytes(b"nothing")
+    result = run("identify", tmp_path / "bad.pt", file)
+    assert result.returncode == 1
+    assert result.stdout.startswith(f"{file}: canonical, rgb, 12 classes")
+    assert "bad.pt: is no format that i3dzoo reads" in result.stderr
+    told = json.loads(run("identify", "--json", tmp_path / "bad.pt", file).stdout)
+    assert ["error" in document for document in told] == [True, False]
+
+
 def test_identify_and_verify_in_words(rgb_scratch: Path) -> None:
     """The genuine weights are named, and verifying lists what was checked."""
     identified = run("identify", rgb_scratch)

@@ -32,6 +32,39 @@ def test_detection(random_tensors: Tensors, name: str) -> None:
     assert convert.detect("x", _foreign(random_tensors, name), everything).name == name
 
 
+@pytest.mark.parametrize("head", [True, False])
+@pytest.mark.parametrize("name", ["piergiaj", "hassony2", "deepmind"])
+def test_a_network_within_another(random_tensors: Tensors, name: str, head: bool) -> None:
+    """Behind a text that no table knows a whole network is recognised, and nothing less."""
+    tensors = random_tensors
+    if not head:
+        tensors = {key: a for key, a in tensors.items() if not key.startswith("Logits")}
+    inner = convert.from_canonical("x", tensors, tables.table(name)).tensors
+    inner = {key.removeprefix("RGB/inception_i3d/"): array for key, array in inner.items()}
+    foreign = {f"net.backbone.{key}": array for key, array in inner.items()}
+    everything = [tables.table(each) for each in tables.names()]
+    table = convert.detect("x", foreign, everything)
+    assert table.name == name
+    back = convert.to_canonical("x", foreign, table)
+    for key, array in tensors.items():
+        np.testing.assert_array_equal(back.tensors[key], array)
+    with pytest.raises(MappingError, match=r"1 that it does not know \(net.fc.weight\)"):
+        convert.to_canonical("x", {**foreign, "net.fc.weight": np.zeros(1, "f4")}, table)
+    foreign.pop(next(key for key in foreign if "Mixed_4d" in key or "mixed_4d" in key))
+    with pytest.raises(MappingError, match="have no names of any layout"):
+        convert.detect("x", foreign, everything)
+
+
+def test_two_networks_of_one_stream(random_tensors: Tensors) -> None:
+    """Where --stream cannot choose, it is not offered."""
+    inner = _foreign(random_tensors, "piergiaj")
+    foreign = {f"{who}.{key}": a for who in ("student", "teacher") for key, a in inner.items()}
+    table = convert.detect("x", foreign, map(tables.table, tables.names()))
+    message = r"holds rgb under 'student\.', rgb under 'teacher\.'; pass a table .*--converter"
+    with pytest.raises(MappingError, match=message):
+        convert.to_canonical("x", foreign, table)
+
+
 def test_conversion_copies_nothing(random_tensors: Tensors) -> None:
     """Changing the axis order makes views, so converting moves no bytes."""
     foreign = _foreign(random_tensors)

@@ -12,6 +12,7 @@ import random
 import shutil
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,15 @@ def _h5py(folder: Path) -> Path:
     return path
 
 
+def _keras_archive(folder: Path) -> Path:
+    weights = _writer("keras3")(folder)
+    with zipfile.ZipFile(folder / "x.keras", "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.write(weights, "model.weights.h5")
+    weights.unlink()
+    return folder / "x.keras"
+
+
 def _safetensors(folder: Path) -> Path:
     save_file(TENSORS, folder / "x.safetensors", {"format": "pt"})
     return folder / "x.safetensors"
@@ -109,6 +119,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "torch model": lambda folder: _torch(folder, False, True),
     "torchscript": _torchscript,
     "h5py": _h5py,
+    "keras archive": _keras_archive,
     "safetensors library": _safetensors,
 }
 

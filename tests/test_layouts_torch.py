@@ -152,14 +152,46 @@ def _replace(path: Path, old: bytes, new: bytes) -> None:
 
 
 def test_other_archives(tmp_path: Path) -> None:
-    """Zip archives of others are refused, a .keras file with the way out."""
+    """Zip archives of others are refused with what was expected."""
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
-    with pytest.raises(FormatError, match=r"but not PyTorch's \(no data.pkl\); name a file that"):
+    message = r"but neither PyTorch's \(no data.pkl\) nor that of Keras .*; name a file that torch"
+    with pytest.raises(FormatError, match=message):
         formats.read(tmp_path / "x.npz")
-    with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
-        archive.writestr("model.weights.h5", b"")
-    with pytest.raises(FormatError, match=r"no data\.pkl.; unpack its model.weights.h5"):
+
+
+def test_a_compressed_keras_file(tmp_path: Path) -> None:
+    """Weights that somebody packed tighter than Keras does are not unpacked."""
+    with zipfile.ZipFile(tmp_path / "x.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(1 << 20))
+    with pytest.raises(UnsafeFileError, match=r"model.weights.h5 unpacks to 1048576 bytes from"):
         formats.read(tmp_path / "x.keras")
+
+
+@pytest.mark.parametrize("key", ["network", "ema", "weights"])
+def test_the_only_state_dict(tmp_path: Path, key: str) -> None:
+    """A state dict under any name is read where it is the only one; of two none is guessed."""
+    state = {"a": torch.ones(2)}
+    torch.save({key: state, "epoch": 3, "best": {"loss": 0.5}}, tmp_path / "x.pt")
+    assert list(formats.read(tmp_path / "x.pt").tensors) == ["a"]
+    torch.save({key: state, "other": state}, tmp_path / "y.pt")
+    with pytest.raises(FormatError, match=f"holds dict under '{key}'; expected a state dict"):
+        formats.read(tmp_path / "y.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "run git lfs pull"),
+        (b"<!doctype html><html>", "is a web page and no checkpoint; fetch the file that"),
+        (b"\x1f\x8b\x08" + bytes(20), "is a compressed archive; unpack it, and name the file"),
+        (b"", r"no format that i3dzoo reads \(its first bytes: none\)"),
+    ],
+)
+def test_what_people_take_for_a_checkpoint(tmp_path: Path, content: bytes, message: str) -> None:
+    """Pointers, web pages and packed folders are called what they are, with the way out."""
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(FormatError, match=message):
+        formats.read(tmp_path / "x.pt")
 
 
 def test_too_many_opcodes(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`i3dzoo identify`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,23 +31,38 @@ def command(files: tuple[Path, ...], as_json: bool) -> None:
       i3dzoo identify rgb_imagenet.pt mine.safetensors
       i3dzoo identify --json unknown.pth
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo.fingerprint import best_match
+    from i3dzoo.errors import I3DZooError
     from i3dzoo.joint import read_networks
 
-    documents = []
-    networks = ((file, checkpoint) for file in files for checkpoint in read_networks(file))
-    for file, checkpoint in networks:
-        match = best_match(checkpoint.tensors)
-        metadata = checkpoint.metadata
-        documents.append(_document(file, checkpoint, match))
-        if not as_json:
-            layout = checkpoint.conversion.layout if checkpoint.conversion else ""
-            kind = f"{metadata.stream}, {metadata.num_classes or 'no'} classes"
-            click.echo(f"{file}: {layout}, {kind}: {_words(metadata, match)}")
+    documents: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            networks = read_networks(file)
+        except I3DZooError as error:
+            if len(files) == 1:
+                raise
+            documents.append({"file": str(file), "error": str(error)})
+            say(f"i3dzoo: {error}")
+            continue
+        documents += [_identify(file, checkpoint, as_json) for checkpoint in networks]
     if as_json:
         print_json(documents)
     else:
         say("Next: i3dzoo convert FILE, or i3dzoo info FILE for its description.")
+    if any("error" in document for document in documents):
+        sys.exit(1)
+
+
+def _identify(file: Path, checkpoint: "Checkpoint", as_json: bool) -> dict[str, Any]:
+    from i3dzoo.fingerprint import best_match
+
+    match = best_match(checkpoint.tensors)
+    metadata = checkpoint.metadata
+    if not as_json:
+        layout = checkpoint.conversion.layout if checkpoint.conversion else ""
+        kind = f"{metadata.stream}, {metadata.num_classes or 'no'} classes"
+        click.echo(f"{file}: {layout}, {kind}: {_words(metadata, match)}")
+    return _document(file, checkpoint, match)
 
 
 def _document(file: Path, checkpoint: "Checkpoint", match: "Match") -> dict[str, Any]:

@@ -44,6 +44,13 @@ FORMATS: Final = {
 """The formats that a layout may be of, and how their files' names end."""
 
 _TORCH_LEGACY: Final = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # LONG1 of PyTorch's magic number
+_OTHERS: Final = {
+    b"version https://git-lfs": "a pointer of Git LFS in place of a file; run git lfs pull",
+    b"\x1f\x8b": "a compressed archive; unpack it, and name the file or folder that was in it",
+    b"<!DOCTYPE": "a web page and no checkpoint; fetch the file that the page offers",
+    b"<html": "a web page and no checkpoint; fetch the file that the page offers",
+}
+"""What people take for a checkpoint, by its first bytes, and what to do with it."""
 _ENCRYPTED: Final = (".tlt", ".etlt")
 
 
@@ -116,6 +123,9 @@ def _sniff(path: Path) -> str:
         return "flax"
     if head[:1] == b"\x08" and 1 <= (head[1:2] or b"\0")[0] < 32:
         return "onnx"
+    for start, what in _OTHERS.items():
+        if head[: len(start)].lower() == start.lower():
+            raise FormatError(f"{path}: is {what}")
     raise FormatError(
         f"{path}: is no format that i3dzoo reads (its first bytes: {head[:8].hex() or 'none'}); "
         "expected a TensorFlow checkpoint, a PyTorch file or TorchScript archive, Keras HDF5, "

@@ -7,7 +7,6 @@ else is refused by name. Source: HDF5 File Format Specification, version 3.0.
 """
 
 import math
-import mmap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -45,11 +44,10 @@ class Group:
 class _Reader:
     """The mapped file; every position is checked before it is read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: Array | None) -> None:
         self.path = path
-        with path.open("rb") as file:
-            self.raw = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.data: Array = np.frombuffer(self.raw, "u1")
+        self.data: Array = np.memmap(path, "u1", "r") if data is None else data
+        self.raw = self.data.data
         self.objects = 0
         self.open: list[int] = []
         self.heaps: dict[int, dict[int, tuple[int, int]]] = {}
@@ -59,7 +57,7 @@ class _Reader:
             raise FormatError(
                 f"{self.path}: is truncated or corrupt: {count} bytes at {at} lie past its end"
             )
-        return self.raw[at : at + count]
+        return bytes(self.raw[at : at + count])
 
     def number(self, at: int, count: int) -> int:
         return int.from_bytes(self.slice(at, count), "little")
@@ -268,14 +266,18 @@ class _Reader:
         return found
 
 
-def read(path: Path) -> Group:
+def read(path: Path, data: Array | None = None) -> Group:
     """Read the root group of a file; datasets are views of the mapped file.
+
+    Args:
+        path: The file.
+        data: Its bytes where they are a part of the file at `path`.
 
     Raises:
         UnsafeFileError: It links to other files.
         FormatError: It is truncated or corrupt, or of a kind that Keras does not write.
     """
-    reader = _Reader(path)
+    reader = _Reader(path, data)
     try:
         if reader.slice(0, 8) != SIGNATURE:
             raise FormatError(f"{path}: is no HDF5 file")

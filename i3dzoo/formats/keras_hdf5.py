@@ -28,14 +28,18 @@ from i3dzoo.formats.hdf5_write import Node
 __all__ = ["read", "write", "write_keras3"]
 
 
-def read(path: Path) -> Container:
+def read(path: Path, data: Array | None = None) -> Container:
     """Read weights that Keras saved, alone or with the model around them.
+
+    Args:
+        path: The file.
+        data: The bytes of the HDF5 file where it is a part, checked, of the one at `path`.
 
     Raises:
         UnsafeFileError: The file links to other files.
         FormatError: It is truncated or corrupt, or holds no weights of Keras.
     """
-    root = hdf5_read.read(path)
+    root = hdf5_read.read(path, data)
     inner = root.children.get("model_weights", root)
     old = isinstance(inner, Group) and "layer_names" in inner.attributes
     pairs = _layers(path, inner) if old and isinstance(inner, Group) else _variables(root, "")
@@ -48,7 +52,7 @@ def read(path: Path) -> Container:
         tensors[name] = array
     if not tensors:
         raise FormatError(f"{path}: is an HDF5 file without weights of Keras")
-    return Container("keras" if old else "keras3", path, tensors)
+    return Container("keras" if old else "keras3", path, tensors, checked=data is not None)
 
 
 def _layers(path: Path, group: Group) -> Iterator[tuple[str, Array]]:

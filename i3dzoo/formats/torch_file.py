@@ -20,6 +20,7 @@ import numpy as np
 
 from i3dzoo.arrays import Array, bfloat16
 from i3dzoo.errors import ChecksumError, FormatError, UnsafeFileError
+from i3dzoo.formats import keras_hdf5
 from i3dzoo.formats._pickle_machine import Global, Opaque, load
 from i3dzoo.formats.container import MAX_TENSORS, Container
 
@@ -38,6 +39,7 @@ STORAGES: Final = {
     "BoolStorage": "?",
 }
 _STATE_DICTS: Final = ("state_dict", "model_state_dict", "model", "net")
+_KERAS: Final = "model.weights.h5"  # in the .keras files of Keras 3
 _MAX_DEPTH: Final = 20
 _MAGIC: Final = 0x1950A86A20F9469CFC6C
 _ZIP_HEADER: Final = 30
@@ -134,9 +136,13 @@ def _read_archive(path: Path) -> Container:
         members = {member.filename: member for member in archive.infolist()}
     roots = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(roots) != 1:
-        keras = "model.weights.h5" in members
-        hint = "unpack its model.weights.h5" if keras else "name a file that torch.save wrote"
-        raise FormatError(f"{path}: is a zip archive, but not PyTorch's (no data.pkl); {hint}")
+        if _KERAS in members:
+            _check_sizes(path, data.size, {_KERAS: members[_KERAS]})
+            return keras_hdf5.read(path, _member(path, data, members[_KERAS]))
+        raise FormatError(
+            f"{path}: is a zip archive, but neither PyTorch's (no data.pkl) nor that of Keras (no "
+            f"{_KERAS}); name a file that torch.save or Keras wrote"
+        )
     prefix = roots[0].removesuffix("data.pkl")
     wanted = {
         name.removeprefix(prefix): member
@@ -158,8 +164,8 @@ def _check_sizes(path: Path, size: int, members: Mapping[str, zipfile.ZipInfo]) 
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             raise UnsafeFileError(
                 f"{path}: {member.filename} unpacks to {member.file_size} bytes from "
-                f"{member.compress_size}; PyTorch stores tensors as they are: save it again with "
-                "torch.save"
+                f"{member.compress_size}; tensors are stored as they are: save it again with "
+                "torch.save or Keras"
             )
     total = sum(member.file_size for member in members.values())
     if total > size:
@@ -237,6 +243,10 @@ def _tensors(path: Path, root: Any) -> Iterator[tuple[str, Any]]:
     for key in _STATE_DICTS:
         if isinstance(root, Mapping) and isinstance(root.get(key), Mapping | Opaque):
             root = root[key]
+    if isinstance(root, Mapping):
+        inner = [value for value in root.values() if _is_state_dict(value)]
+        if len(inner) == 1 and not any(isinstance(value, _Tensor) for value in root.values()):
+            root = inner[0]
     if isinstance(root, Opaque) and isinstance(root.state, Mapping):
         yield from _module_tensors(path, root, "", 0)
         return
@@ -253,6 +263,14 @@ def _tensors(path: Path, root: Any) -> Iterator[tuple[str, Any]]:
                 f"checkpoint with one under {', '.join(_STATE_DICTS)}"
             )
         yield name, value
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(each, _Tensor) for name, each in value.items())
+    )
 
 
 def _unsafe(path: Path, what: str) -> UnsafeFileError:
