@@ -9,7 +9,7 @@ the package index wants a Python of its own, in which PyTorch is not:
     python benchmarks/gpu_export.py measure build/gpu WEIGHTS out.json --python PYTHON
 
 `build` takes the most important engine first, and called again it goes on. An int8 graph is made
-where build/gpu/ranges.json is what `i3dzoo export --precision int8` kept of its calibration.
+where build/gpu/calibration.json is what `i3dzoo export --precision int8` kept beside its file.
 PYTHON has TensorRT, numpy, google-crc32c and, below 3.11, tomli; the variables
 TENSORRT_LD_LIBRARY_PATH and TENSORRT_PYTHONPATH become its LD_LIBRARY_PATH and PYTHONPATH.
 """
@@ -73,6 +73,7 @@ def models(folder: Path, weights: Path) -> None:
     import onnx
 
     from i3dzoo.checkpoint import read_checkpoint
+    from i3dzoo.export.calibrate import read_calibration
     from i3dzoo.export.describe import describe
     from i3dzoo.export.onnx import build
     from i3dzoo.export.options import ExportOptions
@@ -80,10 +81,10 @@ def models(folder: Path, weights: Path) -> None:
     with np.load(folder / "clips.npz") as packed:
         np.save(folder / "clips.npy", packed["clips"])
     checkpoint = read_checkpoint(weights)
-    ranges = folder / "ranges.json"
+    kept = folder / "calibration.json"
     graphs = {"i3d": (ExportOptions(), None)}
-    if ranges.exists():
-        graphs["int8"] = (ExportOptions(precision="int8"), json.loads(ranges.read_text())["ranges"])
+    if kept.exists():
+        graphs["int8"] = (ExportOptions(precision="int8"), read_calibration(kept).units)
     for name, (options, found) in graphs.items():
         data = build([checkpoint], options, found).SerializeToString()
         (folder / f"{name}.onnx").write_bytes(data)

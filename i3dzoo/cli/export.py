@@ -9,10 +9,14 @@ import click
 from i3dzoo.cli._console import json_option, print_json, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from i3dzoo.checkpoint import Checkpoint
     from i3dzoo.export.options import ExportOptions, Precision
+    from i3dzoo.export.rounding import Rounding
     from i3dzoo.export.targets import Export
 
+_TENSORRT = ("shapes", "workspace", "timing_cache", "compatible", "refittable")
 _AXES = ("frames", "height", "width")  # of i3dzoo.export.options, which the help must not import
 
 
@@ -56,10 +60,17 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "tf32", "fp16", "bf16"]),
+    type=click.Choice(["fp32", "tf32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
     help="Of weights and computation; tf32 is TensorRT's. Inputs and outputs stay float32.",
+)
+@click.option(
+    "--calibrate",
+    metavar="PATH",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="int8: a video or a folder of videos to round by; kept as FILE.calibration.json.",
 )
 @click.option("--opset", type=int, help="Of ONNX.  [default: 13; 22 with bf16]")
 @click.option("--keep-bn", is_flag=True, help="Keep BatchNorm as nodes instead of folding it.")
@@ -85,6 +96,12 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 )
 @click.option("--compatible", is_flag=True, help="TensorRT: for other versions and GPUs as well.")
 @click.option("--refittable", is_flag=True, help="TensorRT: weights can be replaced later.")
+@click.option(
+    "--refit",
+    metavar="ENGINE",
+    type=click.Path(path_type=Path),
+    help="TensorRT: take this refittable engine and replace its weights, without building.",
+)
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @json_option
 def command(model: str, target: str, output: Path, flow: str | None, **options: Any) -> None:
@@ -99,6 +116,8 @@ def command(model: str, target: str, output: Path, flow: str | None, **options: 
       i3dzoo export mine.safetensors --to onnx -o any.onnx --dynamic all --clip clip.mp4
       i3dzoo export rgb.safetensors --flow flow.safetensors --to onnx -o joint.onnx
       i3dzoo export rgb_scratch --to tensorrt -o i3d.engine --precision fp16 --shapes 1,8,8
+      i3dzoo export rgb_scratch --to tensorrt -o i8.engine --precision int8 --calibrate clips/
+      i3dzoo export mine.safetensors --to tensorrt -o new.engine --refit i3d.engine
       i3dzoo export mine.safetensors --to tao -o mine.pt
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from i3dzoo.export.options import ExportOptions
@@ -146,26 +165,73 @@ def _export(
     options: dict[str, Any],
 ) -> "Export":
     proof = {key: options[key] for key in ("clip", "seed", "atol", "force")}
+    rounding = _rounding(checkpoints, target, output, options)
+    if options["precision"] == "int8" and proof["clip"] is None:
+        proof["clip"] = _first_video(options)
+    if options["refit"]:
+        return _refit(checkpoints, target, output, options, proof)
     if target != "tensorrt":
-        unused = ("shapes", "workspace", "timing_cache", "compatible", "refittable")
-        for key in unused:
-            if options[key]:
-                raise click.UsageError(f"--{key.replace('_', '-')} is for --to tensorrt")
+        _refuse(options, "is for --to tensorrt")
         from i3dzoo.export.targets import export
 
-        return export(checkpoints, target, output, chosen, **proof)
+        return export(checkpoints, target, output, chosen, rounding=rounding, **proof)
     from i3dzoo.export.engine_build import EngineOptions
     from i3dzoo.export.tensorrt import export_engine
 
-    engine = EngineOptions(
-        precision=options["precision"],
-        shapes=options["shapes"],
-        workspace=options["workspace"],
-        timing_cache=options["timing_cache"],
-        compatible=options["compatible"],
-        refittable=options["refittable"],
-    )
-    return export_engine(checkpoints, output, chosen, engine, say=say, **proof)
+    engine = EngineOptions(**{key: options[key] for key in ("precision", *_TENSORRT)})
+    return export_engine(checkpoints, output, chosen, engine, rounding=rounding, say=say, **proof)
+
+
+def _refuse(options: dict[str, Any], why: str, keys: tuple[str, ...] = _TENSORRT) -> None:
+    for key in keys:
+        if options[key]:
+            raise click.UsageError(f"--{key.replace('_', '-')} {why}")
+
+
+def _refit(
+    checkpoints: "list[Checkpoint]",
+    target: str,
+    output: Path,
+    options: dict[str, Any],
+    proof: dict[str, Any],
+) -> "Export":
+    if target != "tensorrt":
+        raise click.UsageError("--refit is for --to tensorrt")
+    keys = (*_TENSORRT, "dynamic", "keep_bn", "opset", "features", "steps", "pixels")
+    _refuse(options, "is as the engine was built; leave it out with --refit", keys)
+    if options["precision"] != "fp32":
+        raise click.UsageError("--precision is as the engine was built; leave it out with --refit")
+    from i3dzoo.export.refit import refit_export
+
+    return refit_export(checkpoints, options["refit"], output, **proof)
+
+
+def _rounding(
+    checkpoints: "list[Checkpoint]", target: str, output: Path, options: dict[str, Any]
+) -> "Mapping[str, Rounding] | None":
+    """Return how int8 rounds, from clips or from what an earlier export kept."""
+    if options["precision"] != "int8":
+        _refuse(options, "is for --precision int8", ("calibrate",))
+        return None
+    if target not in ("onnx", "tensorrt") or len(checkpoints) > 1:
+        raise click.UsageError("int8 is for one stream, to onnx or tensorrt")
+    _refuse(options, "does not go with int8, whose scales belong to its weights", ("refittable",))
+    from i3dzoo._files import check_output
+    from i3dzoo.export.calibrate import calibrated
+
+    check_output(output, options["force"])
+    kept = output.with_name(f"{output.name}.calibration.json")
+    return calibrated(checkpoints[0], options["calibrate"], kept, say).units
+
+
+def _first_video(options: dict[str, Any]) -> Path:
+    """Return a video to compare on: int8 fits noise no better than it must."""
+    from i3dzoo.export.calibrate import videos_in
+
+    video = next(videos_in(options["calibrate"]), None)
+    if video is None:
+        raise click.UsageError("int8 is compared with PyTorch on a real clip; pass --clip VIDEO")
+    return video
 
 
 def _document(made: "Export") -> dict[str, Any]:

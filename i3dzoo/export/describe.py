@@ -14,7 +14,7 @@ from i3dzoo.errors import MetadataError
 from i3dzoo.export.options import ExportOptions
 from i3dzoo.metadata import Metadata
 
-__all__ = ["check_features", "describe", "read_description"]
+__all__ = ["check_features", "describe", "digest", "read_description"]
 
 DESCRIPTION: Final = {"rgb": "i3dzoo.rgb", "flow": "i3dzoo.flow"}
 EXPORT: Final = "i3dzoo.export"
@@ -31,7 +31,7 @@ def describe(checkpoints: Sequence[Checkpoint], options: ExportOptions) -> dict[
     texts = {DESCRIPTION[c.metadata.stream]: c.metadata.to_json() for c in checkpoints}
     document: dict[str, Any] = dataclasses.asdict(options) | {
         "writer": f"i3dzoo {__version__}",
-        "weights_crc32c": {c.metadata.stream: _digest(c) for c in checkpoints},
+        "weights_crc32c": {c.metadata.stream: digest(c) for c in checkpoints},
     }
     texts[EXPORT] = json.dumps(document)
     if first.labels is not None:
@@ -77,7 +77,7 @@ def check_features(where: str, options: ExportOptions, num_classes: int) -> None
         raise MetadataError(f"{where}: gives no features; export it with --features")
 
 
-def _digest(checkpoint: Checkpoint) -> str:
+def digest(checkpoint: Checkpoint) -> str:
     """Return one digest of all weights: the CRC32C of the CRC32C of each tensor, in order."""
     crcs = [crc32c(np.asarray(array)) for _, array in sorted(checkpoint.tensors.items())]
     return f"{crc32c(np.array(crcs, 'u4')):08x}"

@@ -24,6 +24,7 @@ from i3dzoo.architecture import (
 from i3dzoo.arrays import Array, Tensors
 from i3dzoo.export.graph import ELEMENT, Graph, numpy_type
 from i3dzoo.export.options import ExportOptions, Size
+from i3dzoo.export.rounding import LEVELS, Rounding, filter_scales
 
 __all__ = ["Network", "fold"]
 
@@ -53,7 +54,7 @@ class Network:
         tensors: The canonical state dict.
         options: Precision, BatchNorm.
         prefix: Put before every name, so that two streams fit in one graph.
-        ranges: For int8: the largest magnitude of each unit's input that is kept apart.
+        rounding: How each unit computes in int8; None for the other precisions.
     """
 
     def __init__(
@@ -62,13 +63,13 @@ class Network:
         tensors: Tensors,
         options: ExportOptions,
         prefix: str = "",
-        ranges: Mapping[str, float] | None = None,
+        rounding: Mapping[str, Rounding] | None = None,
     ) -> None:
         self.graph = graph
         self.tensors = tensors
         self.options = options
         self.prefix = prefix
-        self.ranges = ranges or {}
+        self.rounding = rounding or {}
         self.dtype = numpy_type(options.precision)
         self._rounded: dict[str, str] = {}
 
@@ -113,11 +114,10 @@ class Network:
         if not self.options.keep_bn:
             folded, bias = fold(self.tensors, unit.name)
             weight = self._constant(f"{unit.name}.conv.weight", folded)
-            if unit.name in self.ranges:
-                x = self._round_input(x, self.ranges[unit.name])
-                largest = np.abs(folded).max(axis=(1, 2, 3, 4))
-                # a filter of zeros has no scale of its own
-                weight = self._round(weight, np.where(largest > 0, largest, 1), axis=0)
+            if (rounding := self.rounding.get(unit.name)) is not None:
+                x = self._round_input(x, rounding.largest)
+                weight = self._round(weight, filter_scales(folded), axis=0)
+                bias = bias + np.asarray(rounding.shift, "f4")
             inputs = [x, weight, self._constant(f"{unit.name}.conv.bias", bias)]
             x = self.graph.node("Conv", inputs, f"{name}.conv", **attributes)
             return self.graph.node("Relu", [x], name)
@@ -135,13 +135,13 @@ class Network:
     def _round_input(self, x: str, largest: float) -> str:
         """Round what a unit is given to 8 bits, once for all units that are given the same."""
         if x not in self._rounded:
-            self._rounded[x] = self._round(x, np.array(largest))
+            self._rounded[x] = self._round(x, np.array(largest / LEVELS, "f4"))
         return self._rounded[x]
 
-    def _round(self, x: str, largest: Array, **axis: int) -> str:
+    def _round(self, x: str, scales: Array, **axis: int) -> str:
         """Quantise to int8 and back; engines compute in int8 between the two."""
-        scale = self.graph.constant(f"{x}.scale", (largest / 127).astype("f4"))
-        zero = self.graph.constant(f"{x}.zero", np.zeros(largest.shape, "i1"))
+        scale = self.graph.constant(f"{x}.scale", scales)
+        zero = self.graph.constant(f"{x}.zero", np.zeros(scales.shape, "i1"))
         small = self.graph.node("QuantizeLinear", [x, scale, zero], f"{x}.int8", **axis)
         return self.graph.node("DequantizeLinear", [small, scale, zero], f"{x}.rounded", **axis)
 

@@ -16,6 +16,7 @@ from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.errors import DependencyError, FormatError, MetadataError
 from i3dzoo.export.describe import describe
 from i3dzoo.export.options import INPUT, OUTPUT, PIXELS, ExportOptions, Size
+from i3dzoo.export.rounding import Rounding
 from i3dzoo.metadata import Input, Metadata, Stream
 
 try:
@@ -40,14 +41,14 @@ __all__ = [
 def build(
     checkpoints: Sequence[Checkpoint],
     options: ExportOptions,
-    ranges: Mapping[str, float] | None = None,
+    rounding: Mapping[str, Rounding] | None = None,
 ) -> "onnx.ModelProto":
     """Write a network, or RGB and flow fused, as an ONNX model.
 
     Args:
         checkpoints: One checkpoint, or one of each stream with the same classes.
         options: What the model takes and gives.
-        ranges: For int8, the largest magnitudes of `i3dzoo.export.calibrate`.
+        rounding: For int8, from `i3dzoo.export.calibrate`.
 
     Returns:
         A model that `onnx.checker` finds sound, with labels, input and origin in its metadata.
@@ -57,8 +58,8 @@ def build(
         FormatError: The model is not sound, or has more nodes than it should.
     """
     streams = _by_stream(checkpoints)
-    if (options.precision == "int8") != (ranges is not None) or (ranges and len(streams) > 1):
-        raise MetadataError("int8 takes the ranges of one stream, calibrated with real clips")
+    if (options.precision == "int8") != (rounding is not None) or (rounding and len(streams) > 1):
+        raise MetadataError("int8 takes one stream, calibrated with real clips")
     graph = Graph(options.opset)
     fused: list[str] = []
     joint = len(streams) > 1
@@ -67,7 +68,7 @@ def build(
         prefix = f"{INPUT[stream].removeprefix('input_')}." if joint else ""
         size = options.size(checkpoint.metadata.input)
         x = _clip(graph, checkpoint.metadata, options, prefix, size)
-        network = Network(graph, checkpoint.tensors, options, prefix, ranges)
+        network = Network(graph, checkpoint.tensors, options, prefix, rounding)
         pooled = network.trunk(x, size)
         if options.features or not classes:
             name = f"features{'_' + prefix[:-1] if joint else ''}"

@@ -18,15 +18,21 @@ from i3dzoo.loading import build
 from i3dzoo.metadata import Input
 from i3dzoo.video import load_clips, preprocess, probe, sampling, stream
 
-__all__ = ["TOLERANCE", "Case", "Proof", "Runner", "cases", "prove"]
+__all__ = ["TOLERANCE", "Case", "Proof", "Runner", "cases", "middle_clip", "prove"]
 
 Runner = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """From an array for each input to an array for each output, by name."""
 
-TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
+TOLERANCE: Final[dict[Precision, float]] = {
+    "fp32": 1e-4,
+    "fp16": 2e-2,
+    "bf16": 1e-1,
+    "int8": 2e-1,
+}
 """The largest difference that passes where no other is asked for, as a part of the largest logit.
 
-Half precision keeps 11 bits of a number and bfloat16 8, and errors add up over 22 convolutions.
+Half precision keeps 11 bits of a number and bfloat16 8, and errors add up over 22 convolutions;
+int8 keeps 8 bits of the largest number.
 """
 
 OTHER_SIZE: Final = (11, 49, 66)  # odd, and with a last map that is smaller than 7x7
@@ -107,7 +113,7 @@ def prove(
         FormatError: A difference is larger, or not a number.
         VideoError: The video cannot be decoded.
     """
-    _decoded.cache_clear()  # the file may be another by now
+    middle_clip.cache_clear()  # the file may be another by now
     networks = [build(checkpoint).float() for checkpoint in checkpoints]
     done, tolerances = [], []
     for batch, size in cases(options, batches):
@@ -187,14 +193,14 @@ def _floats(
     if clip is None:
         shape = (batch, len(spec.mean), spec.frames, height, width)
         return generator.uniform(-1, 1, shape).astype("f4")
-    pixels = _decoded(clip, spec)
+    pixels = middle_clip(clip, spec)
     resized = torch.nn.functional.interpolate(pixels, (height, width))
     # the second of a batch runs backwards, so that the two differ
     return torch.stack([(resized, resized.flip(1))[i % 2] for i in range(batch)]).numpy()
 
 
 @functools.lru_cache(maxsize=4)  # of one proof: a stream or two, and each in two lengths
-def _decoded(clip: Path, spec: Input) -> torch.Tensor:
+def middle_clip(clip: Path, spec: Input) -> torch.Tensor:
     """Return a video's middle clip, float32 [C, T, crop, crop]."""
     info = probe(clip, spec.channels)
     chosen = sampling.clips(sampling.resample(info, spec.fps), spec.frames, 1)

@@ -1,16 +1,83 @@
 """Replacing the weights of a built engine, which takes seconds where building takes minutes."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from i3dzoo._files import check_output
 from i3dzoo.arrays import Array
+from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.errors import DeviceError, FormatError, MetadataError
 from i3dzoo.export.cuda import gpu
-from i3dzoo.export.engine_build import Library, logger
+from i3dzoo.export.describe import describe, read_description
+from i3dzoo.export.engine_build import Library, library, logger
+from i3dzoo.export.targets import Export
+from i3dzoo.export.tensorrt import prove_engine, sidecar, write_engine
+from i3dzoo.export.tensorrt_engine import check_library, read_engine
 
-__all__ = ["refit_engine"]
+__all__ = ["refit_engine", "refit_export"]
+
+
+def refit_export(
+    checkpoints: Sequence[Checkpoint],
+    old: Path,
+    path: Path,
+    *,
+    clip: Path | None = None,
+    seed: int = 0,
+    atol: float | None = None,
+    force: bool = False,
+) -> Export:
+    """Write an engine like another, with the weights, labels and origin of other checkpoints.
+
+    Args:
+        checkpoints: With as many classes, and clips of the same size.
+        old: An engine that was exported to be refittable.
+        path: The new engine; `path` with `.json` added is its sidecar.
+        clip: A video for the comparison with PyTorch; None takes seeded noise.
+        seed: Of the noise.
+        atol: Largest difference that passes, in logits.
+        force: Replace the files if they exist.
+
+    Raises:
+        DeviceError: There is no GPU, or another than the engine was built for.
+        MetadataError: The engine is of another library, not refittable, or takes other clips.
+        FormatError: The weights do not fit, or the comparison fails.
+    """
+    check_output(path, force)
+    check_output(sidecar(path), force)
+    plan, about = read_engine(old)
+    streams, options = read_description(str(old), about["description"])
+    if not about["refittable"]:
+        raise MetadataError(
+            f"{old}: its weights cannot be replaced; build it once with --refittable"
+        )
+    for had, checkpoint in zip(streams, checkpoints, strict=False):
+        new = checkpoint.metadata
+        same = [(m.stream, m.num_classes, m.input.frames, m.input.crop) for m in (had, new)]
+        if len(streams) != len(checkpoints) or same[0] != same[1]:
+            raise MetadataError(
+                f"{old}: takes {len(streams)} checkpoints, the first a {had.stream} one of "
+                f"{had.num_classes} classes and {had.input.frames}x{had.input.crop} clips; was "
+                f"given {new.stream}, {new.num_classes}, {new.input.frames}x{new.input.crop}"
+            )
+    found = library()
+    check_library(str(old), about, found)
+    from onnx import numpy_helper
+
+    from i3dzoo.export.onnx import build
+
+    graph = build(checkpoints, options).graph
+    plan = refit_engine(found, plan, {t.name: numpy_helper.to_array(t) for t in graph.initializer})
+    about["description"] = describe(checkpoints, options)
+    about["sha256"] = hashlib.sha256(plan).hexdigest()
+    told = {"clip": clip, "seed": seed, "atol": atol}
+    proof, remarks = prove_engine(path, plan, about, checkpoints, options, **told)
+    write_engine(path, plan, about)
+    return Export(path, "tensorrt", proof, len(graph.node), remarks)
 
 
 def refit_engine(found: Library, plan: bytes, weights: Mapping[str, Array]) -> bytes:

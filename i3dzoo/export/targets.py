@@ -1,6 +1,6 @@
 """From checkpoints to an exported file: made, proved, and only then given its name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ from i3dzoo.export.options import ExportOptions
 
 if TYPE_CHECKING:
     from i3dzoo.export.prove import Proof, Runner
+    from i3dzoo.export.rounding import Rounding
 
 __all__ = ["TARGETS", "Export", "export"]
 
@@ -46,6 +47,7 @@ def export(
     path: Path,
     options: ExportOptions,
     *,
+    rounding: "Mapping[str, Rounding] | None" = None,
     clip: Path | None = None,
     seed: int = 0,
     atol: float | None = None,
@@ -58,6 +60,7 @@ def export(
         target: What to make.
         path: Where; the name is taken only by a file that was compared with PyTorch.
         options: What the network takes and gives.
+        rounding: For int8, from `i3dzoo.export.calibrate`.
         clip: A video for the comparison; None takes seeded noise.
         seed: Of the noise.
         atol: Largest difference that passes, in logits; None: see `i3dzoo.export.prove.TOLERANCE`.
@@ -76,7 +79,7 @@ def export(
     nodes = None
     remarks: tuple[str, ...] = ()
     if target == "onnx":
-        data, run, runner, nodes, remarks = _onnx(checkpoints, options)
+        data, run, runner, nodes, remarks = _onnx(checkpoints, options, rounding)
     else:
         data, run, runner = _torch(checkpoints, target, options)
     from i3dzoo.export.prove import prove
@@ -88,11 +91,13 @@ def export(
 
 
 def _onnx(
-    checkpoints: Sequence[Checkpoint], options: ExportOptions
+    checkpoints: Sequence[Checkpoint],
+    options: ExportOptions,
+    rounding: "Mapping[str, Rounding] | None",
 ) -> "tuple[bytes, Runner, str, int, tuple[str, ...]]":
     from i3dzoo.export import onnx
 
-    model = onnx.build(checkpoints, options)
+    model = onnx.build(checkpoints, options, rounding)
     from i3dzoo.export.runtime import OnnxEngine
 
     data = model.SerializeToString(deterministic=True)

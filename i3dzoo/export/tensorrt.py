@@ -9,9 +9,9 @@ sentence. The builder of `tensorrt-rtx` needs no GPU; its engines run on GPUs of
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from i3dzoo._files import atomic_write, check_output, output_error
 from i3dzoo.checkpoint import Checkpoint
@@ -29,7 +29,11 @@ from i3dzoo.export.engine_build import (
     refuse,
 )
 from i3dzoo.export.options import ExportOptions, Precision
+from i3dzoo.export.rounding import Rounding
 from i3dzoo.export.targets import Export
+
+if TYPE_CHECKING:
+    from i3dzoo.export.prove import Proof
 
 __all__ = [
     "EngineOptions",
@@ -40,7 +44,9 @@ __all__ = [
     "graph_options",
     "library",
     "parse_shapes",
+    "prove_engine",
     "sidecar",
+    "write_engine",
 ]
 
 SIDECAR_VERSION: Final = 1
@@ -52,6 +58,7 @@ def export_engine(
     options: ExportOptions,
     engine: EngineOptions,
     *,
+    rounding: Mapping[str, Rounding] | None = None,
     clip: Path | None = None,
     seed: int = 0,
     atol: float | None = None,
@@ -68,6 +75,7 @@ def export_engine(
         path: The engine; the sidecar is `path` with `.json` added.
         options: What the network takes and gives.
         engine: How it is built.
+        rounding: For int8, from `i3dzoo.export.calibrate`.
         clip: A video for the comparison; None takes seeded noise.
         seed: Of the noise.
         atol: Largest difference that passes, in logits.
@@ -90,7 +98,7 @@ def export_engine(
     from i3dzoo.export.runtime import OnnxEngine
 
     typed = graph_options(options, engine, found)
-    model = onnx.build(checkpoints, typed)
+    model = onnx.build(checkpoints, typed, rounding)
     data = model.SerializeToString()
     profile = parse_shapes(engine.shapes, checkpoints, options)
     runnable = onnx.widened(model).SerializeToString()
@@ -107,31 +115,68 @@ def export_engine(
     plan, network = build_engine(found, data, engine, profile, say)
     about = document(found, plan, engine, profile, network)
     about["description"] = describe(checkpoints, typed)
-    remarks = []
-    try:
-        from i3dzoo.export.tensorrt_engine import TensorRTEngine
+    told = {"clip": clip, "seed": seed, "atol": atol}
+    ran, remarks = prove_engine(path, plan, about, checkpoints, typed, **told)
+    write_engine(path, plan, about)
+    return Export(path, "tensorrt", ran or proof, len(model.graph.node), remarks)
 
+
+def prove_engine(
+    path: Path,
+    plan: bytes,
+    about: dict[str, Any],
+    checkpoints: Sequence[Checkpoint],
+    options: ExportOptions,
+    **told: Any,
+) -> tuple["Proof | None", tuple[str, ...]]:
+    """Compare an engine with PyTorch if it can run here, and note in its sidecar what was done.
+
+    Args:
+        path: The engine to be, for messages.
+        plan: The engine.
+        about: Its sidecar; `proved` is set.
+        checkpoints: What is in it.
+        options: Of its graph.
+        told: What `prove` is told of clips and tolerance.
+
+    Returns:
+        The proof, None where the engine cannot run; and remarks.
+    """
+    from i3dzoo.export.prove import prove
+    from i3dzoo.export.tensorrt_engine import TensorRTEngine
+
+    remark = f"{sidecar(path).name} says what the engine needs; keep it beside the engine"
+    precision = about["precision"]
+    # tf32 keeps as many bits of a factor as fp16
+    allowed = dataclasses.replace(options, precision="fp16" if precision == "tf32" else precision)
+    batches = next(iter(about["shapes"].values()))
+    try:
         proof = prove(
             str(path),
             TensorRTEngine(plan, about).run,
-            f"{found.name} {found.version}",
+            f"{about['library']} {about['version']}",
             checkpoints,
-            dataclasses.replace(typed, precision=_proof_precision(engine)),
-            clip=clip,
-            seed=seed,
-            atol=atol,
-            batches=_batches(profile),
+            allowed,
+            batches=(batches[0][0], batches[2][0]),
+            **told,
         )
-        about["proved"] = "engine"
     except DeviceError as error:
         about["proved"] = "graph"
-        remarks.append(f"the engine itself was not run: {error}")
+        return None, (f"the engine itself was not run: {error}", remark)
+    about["proved"] = "engine"
+    return proof, (remark,)
+
+
+def write_engine(path: Path, plan: bytes, about: dict[str, Any]) -> None:
+    """Write an engine and its sidecar.
+
+    Raises:
+        OutputError: One of them cannot be written.
+    """
     with atomic_write(path) as file:
         file.write(plan)
     with atomic_write(sidecar(path)) as file:
         file.write(json.dumps(about, indent=1).encode())
-    remarks.append(f"{sidecar(path).name} says what the engine needs; keep it beside the engine")
-    return Export(path, "tensorrt", proof, len(model.graph.node), tuple(remarks))
 
 
 def document(
@@ -220,14 +265,3 @@ def graph_options(options: ExportOptions, engine: EngineOptions, found: Library)
             f"{found.name} {found.version} has no {engine.precision}; use fp16 or a later version"
         )
     return dataclasses.replace(options, precision=precision)
-
-
-def _proof_precision(engine: EngineOptions) -> Precision:
-    """Return whose tolerance holds; tf32 keeps as many bits of a factor as fp16."""
-    return "fp16" if engine.precision == "tf32" else engine.precision
-
-
-def _batches(profile: Profile) -> tuple[int, int]:
-    """Return the smallest and largest batch of a profile."""
-    least, _, most = next(iter(profile.values()))
-    return least[0], most[0]

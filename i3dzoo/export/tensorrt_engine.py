@@ -21,7 +21,7 @@ from i3dzoo.metadata import Metadata
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TensorRTEngine"]
+__all__ = ["TensorRTEngine", "check_library", "read_engine"]
 
 
 class TensorRTEngine:
@@ -46,14 +46,16 @@ class TensorRTEngine:
 
     def __init__(self, engine: str | Path | bytes, document: dict[str, Any] | None = None) -> None:
         self.where = "the engine" if isinstance(engine, bytes) else str(engine)
-        self._data = engine if isinstance(engine, bytes) else _read(Path(engine))
-        self.document = document or _read_sidecar(Path(str(engine)), self._data)
+        if isinstance(engine, bytes) and document is not None:
+            self._data, self.document = engine, document
+        else:
+            self._data, self.document = read_engine(Path(str(engine)))
         self.streams, self.options = read_description(self.where, self.document["description"])
         self.metadata: Metadata | None = self.streams[0]
         self.has_steps = self.options.steps
         self._check_labels()
         self._library = library()
-        self._check_library(self._library)
+        check_library(self.where, self.document, self._library)
         self._check_gpu()
         self._runners: dict[tuple[Any, ...], EngineRunner] = {}
 
@@ -140,17 +142,6 @@ class TensorRTEngine:
                 f"{self.num_classes} classes; export it again"
             )
 
-    def _check_library(self, found: Library) -> None:
-        built = f"{self.document['library']} {self.document['version']}"
-        here = f"{found.name} {found.version}"
-        same = found.name == self.document["library"]
-        later = same and self.document["compatible"] and _later(found, self.document["version"])
-        if built != here and not later:
-            raise MetadataError(
-                f"{self.where}: was built by {built}, and {here} is installed; install the former "
-                "or export again"
-            )
-
     def _check_gpu(self) -> None:
         here = gpu()
         if self.document["library"] == RTX:
@@ -168,18 +159,40 @@ class TensorRTEngine:
             )
 
 
-def _later(found: Library, built: str) -> bool:
-    """Whether a version-compatible engine of another version runs: on later ones, of its major."""
-    here, there = (
-        [int(n) for n in text.split(".") if n.isdigit()] for text in (found.version, built)
+def check_library(where: str, document: dict[str, Any], found: Library) -> None:
+    """Refuse an engine of another library or version.
+
+    Version-compatible engines run on later versions of the same major one.
+
+    Raises:
+        MetadataError: It is.
+    """
+    built = f"{document['library']} {document['version']}"
+    here = f"{found.name} {found.version}"
+    old, new = (
+        [int(n) for n in each.split(".") if n.isdigit()]
+        for each in (document["version"], found.version)
     )
-    return here[:1] == there[:1] and here >= there
+    later = found.name == document["library"] and old[:1] == new[:1] and old <= new
+    if built != here and not (later and document["compatible"]):
+        raise MetadataError(
+            f"{where}: was built by {built}, and {here} is installed; install the former or export "
+            "again"
+        )
 
 
-def _read(path: Path) -> bytes:
+def read_engine(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Read an engine and its sidecar.
+
+    Raises:
+        MissingFileError: One of them is not there.
+        MetadataError: The sidecar is malformed.
+        ChecksumError: It is of another engine.
+    """
     if not path.is_file():
         raise MissingFileError(f"{path}: there is no such file")
-    return path.read_bytes()
+    data = path.read_bytes()
+    return data, _read_sidecar(path, data)
 
 
 def _read_sidecar(path: Path, data: bytes) -> dict[str, Any]:

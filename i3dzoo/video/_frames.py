@@ -15,12 +15,17 @@ from i3dzoo.errors import VideoError
 from i3dzoo.video._container import MAX_PIXELS, to_array
 from i3dzoo.video.records import Channels, Frames, VideoInfo
 
-__all__ = ["probe_array", "probe_folder", "read_array", "read_folder"]
+__all__ = ["is_frames", "probe_array", "probe_folder", "read_array", "read_folder"]
 
 FLOW_HELP = "a .npy array uint8 [T, H, W, 2], or a folder with u/ and v/ images"
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 _CODECS = ((b"\x89PNG", "png"), (b"\xff\xd8", "mjpeg"), (b"BM", "bmp"), (b"RIFF", "webp"))
+
+
+def is_frames(folder: Path) -> bool:
+    """Whether a folder is a video itself: of images, or of TAO's rgb/, or u/ and v/."""
+    return any((folder / name).is_dir() for name in ("rgb", "u")) or bool(_images(folder))
 
 
 def probe_folder(path: Path, channels: Channels) -> VideoInfo:
