@@ -46,6 +46,11 @@ class Files:
         """Bytes to download, at most."""
         return sum(file.max_size for file in self.files)
 
+    @property
+    def exact(self) -> bool:
+        """Whether it is just so many bytes, and not at most."""
+        return all(file.size is not None for file in self.files)
+
 
 @dataclass(frozen=True)
 class PackageIndex:
@@ -82,6 +87,11 @@ class PackageIndex:
         """Bytes to download."""
         return self.size
 
+    @property
+    def exact(self) -> bool:
+        """Whether it is just so many bytes, and not at most."""
+        return True
+
 
 @dataclass(frozen=True)
 class HubFile:
@@ -111,6 +121,11 @@ class HubFile:
     def total_size(self) -> int:
         """Bytes to download, at most."""
         return self.max_size
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is just so many bytes, and not at most."""
+        return False
 
 
 Source = Files | PackageIndex | HubFile

@@ -49,6 +49,8 @@ def test_list_shows_all(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = (line for line in lines if line.startswith("rgb_scratch"))
     expected = "rgb_scratch rgb kinetics-400 none 68.4 88.0 Apache-2.0 47 MB no"
     assert line.split() == expected.split()
+    (limited,) = (line for line in lines if line.startswith("rgb_charades"))
+    assert "up to 67 MB" in limited  # whose size nobody published
     assert "i3dzoo pull rgb_scratch" in err
 
 
@@ -61,6 +63,8 @@ def test_list_knows_what_is_cached(capsys: pytest.CaptureFixture[str], cached: P
     assert rows["flow_imagenet"]["cached"] is None
     assert rows["rgb_kinetics600"]["num_classes"] == 600
     assert rows["rgb_kinetics600"]["top1"] is None
+    assert rows["rgb_kinetics600"]["download_size_is_exact"] is True
+    assert rows["rgb_charades"]["download_size_is_exact"] is False
 
 
 @pytest.mark.usefixtures("empty")

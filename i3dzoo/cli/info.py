@@ -73,8 +73,8 @@ def _manifest(model: "Manifest") -> tuple[dict[str, Any], list[tuple[str, str]]]
         )
         lines.append(("", metric.source))
     for number, source in enumerate(model.sources, 1):
-        size = megabytes(source.total_size)
-        what = f"{number}. {source.title}: {source.layout} layout, up to {size}, {source.licence}"
+        size = ("" if source.exact else "up to ") + megabytes(source.total_size)
+        what = f"{number}. {source.title}: {source.layout} layout, {size}, {source.licence}"
         lines.append(("sources" if number == 1 else "", what))
         lines += [("", f"   {url}") for url in _addresses(source)]
     if model.note:

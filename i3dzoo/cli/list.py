@@ -61,6 +61,7 @@ def _row(model: "Manifest") -> dict[str, Any]:
         "top5": metric.top5 if metric else None,
         "licence": model.licence,
         "download_size": model.sources[0].total_size,
+        "download_size_is_exact": model.sources[0].exact,
         "cached": str(path) if path.exists() else None,
     }
 
@@ -123,7 +124,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             "" if row["top1"] is None else f"{row['top1']:.1f}",
             "" if row["top5"] is None else f"{row['top5']:.1f}",
             row["licence"],
-            f"{row['download_size'] / 1e6:.0f} MB",
+            ("" if row["download_size_is_exact"] else "up to ")
+            + f"{row['download_size'] / 1e6:.0f} MB",
             "yes" if row["cached"] else "no",
         )
     console.print(table)
