@@ -45,6 +45,7 @@ def read_checkpoint(
     converter: Path | None = None,
     stream: Stream | None = None,
     altered: bool = False,
+    ignore: tuple[str, ...] = (),
 ) -> Checkpoint:
     """Read a file of any layout.
 
@@ -59,6 +60,7 @@ def read_checkpoint(
         stream: The network to read of a file that holds two, as TAO's joint checkpoints do.
         altered: Accept a file that is a published checkpoint but for one tensor, which without
             checksums of its own looks damaged.
+        ignore: Names of tensors to leave out that the layout does not know, with `*` for any text.
 
     Raises:
         MissingFileError: There is no such file.
@@ -76,6 +78,9 @@ def read_checkpoint(
         table = tables.table(layout)
     else:
         table = convert.detect(str(path), container.tensors, tables.likely(container.format))
+    if ignore:
+        asked = tuple(tables.Ignore(pattern, "as --ignore asks") for pattern in ignore)
+        table = dataclasses.replace(table, ignores=table.ignores + asked)
     conversion = convert.to_canonical(str(path), container.tensors, table, stream)
     check_finite(str(path), conversion.tensors)
     if digest is None:

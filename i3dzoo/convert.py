@@ -335,7 +335,8 @@ def _left_over(where: str, table: Table, missing: list[str], unknown: list[str])
         parts.append(f"has {len(unknown)} that it does not know ({listed(unknown)})")
     return (
         f"{where}: does not fit the layout {table.name}: it {' and '.join(parts)}; "
-        "convert the unaltered file, or pass a table of your own with --converter"
+        "convert the unaltered file, leave out what is not the network's with --ignore, or pass a "
+        "table of your own with --converter"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from i3dzoo import tables
+from i3dzoo import convert, tables
 from i3dzoo._resources import data
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
@@ -108,11 +108,35 @@ def test_an_old_report_stops_before_anything_is_written(file: Path, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
+def test_what_is_not_the_networks_is_left_out(
+    random_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """A trunk within another model, behind that one's names, comes out with --ignore."""
+    table = tables.table("piergiaj")
+    inner = convert.from_canonical("", random_checkpoint.tensors, table).tensors
+    state = {
+        f"module.backbone.{name}": torch.from_numpy(array.copy())
+        for name, array in inner.items()
+        if not name.startswith("logits")
+    }
+    torch.save({**state, "module.fc.weight": torch.ones(3, 1024)}, tmp_path / "whole.pth")
+    refused = run("convert", "whole.pth", "--quiet", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "1 that it does not know (module.fc.weight); " in refused.stderr
+    assert "with --ignore" in refused.stderr
+    done = run("convert", "whole.pth", "--ignore", "module.fc.*", "--json", cwd=tmp_path)
+    document = json.loads(done.stdout)
+    assert document["ignored"][-1]["source"] == "module.fc.weight"
+    assert document["ignored"][-1]["operation"] == "as --ignore asks"
+    assert read_checkpoint(tmp_path / "whole.safetensors").metadata.num_classes == 0
+
+
 def test_own_table_in_both_directions(file: Path, tmp_path: Path) -> None:
     """--to my.toml writes by a table of one's own, --converter my.toml reads by it."""
     own = tmp_path / "my.toml"
     text = (data("converters") / "hassony2.toml").read_text("utf-8")
-    own.write_text(text.replace('also = ["", "module."]', 'also = ["backbone."]'))
+    text = text.replace('also = ["", "module."]', 'also = ["backbone."]')
+    own.write_text(text.replace('= "conv3d_1a_7x7"', '= "stem"'))
     there = run("convert", file, "--to", own, "--quiet", cwd=tmp_path)
     assert there.stdout == "x.my.pt\n"
     state = torch.load(tmp_path / "x.my.pt", weights_only=True)
@@ -127,8 +151,6 @@ def test_own_table_in_both_directions(file: Path, tmp_path: Path) -> None:
 
 def test_stream_of_a_joint_checkpoint(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Without --stream a joint checkpoint is refused with the way out; with it one is read."""
-    from i3dzoo import convert
-
     table = tables.table("piergiaj")
     rgb = convert.from_canonical("", random_checkpoint.tensors, table).tensors
     state = {f"model_rgb.{name}": torch.from_numpy(array.copy()) for name, array in rgb.items()}

@@ -233,6 +233,30 @@ def test_a_format_that_is_only_read(random_checkpoint: Checkpoint, tmp_path: Pat
         write_checkpoint(tmp_path / "x.onnx", random_checkpoint, str(own))
 
 
+def test_a_keras_model_within_a_model(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Layers of a model that is a layer of another are found by their own names."""
+    h5py = pytest.importorskip("h5py")
+    flat = write_checkpoint(tmp_path / "flat.h5", random_checkpoint, "keras")
+    with h5py.File(flat) as file, h5py.File(tmp_path / "nested.h5", "w") as other:
+        base = other.create_group("i3d")
+        weights = []
+        for layer in file.attrs["layer_names"]:
+            file.copy(file[layer][layer], base, layer)
+            weights += list(file[layer].attrs["weight_names"])
+        base.attrs["weight_names"] = [np.bytes_(weight) for weight in weights]
+        top = other.create_group("dense")
+        top.attrs["weight_names"] = [b"dense/kernel:0", b"dense/bias:0"]
+        top["dense/kernel:0"], top["dense/bias:0"] = np.ones((12, 3), "f4"), np.zeros(3, "f4")
+        other.attrs["layer_names"] = [b"i3d", b"dense"]
+    with pytest.raises(MappingError, match=r"dense/kernel, dense/bias\); .*out with --ignore"):
+        read_checkpoint(tmp_path / "nested.h5")
+    back = read_checkpoint(tmp_path / "nested.h5", ignore=("dense/*",))
+    for name, array in random_checkpoint.tensors.items():
+        np.testing.assert_array_equal(back.tensors[name], array)
+    assert back.conversion is not None
+    assert {step.operation for step in back.conversion.ignored} == {"as --ignore asks"}
+
+
 @pytest.mark.parametrize("suffix", [".tlt", ".etlt"])
 @pytest.mark.parametrize("content", [b"\0\0\0\0\x8f\x12\x9b" * 20, b"PK\x03\x04" + b"\x9b" * 99])
 def test_encrypted_tao_files(tmp_path: Path, suffix: str, content: bytes) -> None:

@@ -42,6 +42,12 @@ if TYPE_CHECKING:
 @click.option(
     "--converter", type=click.Path(path_type=Path), help="Read SRC by a table of your own."
 )
+@click.option(
+    "--ignore",
+    metavar="NAMES",
+    multiple=True,
+    help="Leave out tensors that the layout does not know, such as 'fc.*'; may be repeated.",
+)
 @click.option("--altered", is_flag=True, help="SRC is a published one with one tensor changed.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the mapping as JSON.")
 @click.option("--dry-run", is_flag=True, help="Show the mapping and write nothing.")
@@ -65,6 +71,7 @@ def command(**options: Any) -> None:
       i3dzoo convert rgb.safetensors joint.ckpt --flow flow.safetensors --to tao
       i3dzoo convert rgb_scratch mine.pt --to my.toml
       i3dzoo convert strange.pt --dry-run
+      i3dzoo convert strange.pt trunk.safetensors --ignore 'fc.*'
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from i3dzoo._files import check_output
 
@@ -113,10 +120,11 @@ def _read_networks(
             raise click.UsageError("with --flow, SRC is the RGB network, and each keeps its stream")
         sources = [(options["source"], "rgb"), (options["flow"], "flow")]
     layout, converter, altered = (options[key] for key in ("source_layout", "converter", "altered"))
+    ignore = options["ignore"]
     checkpoints, documents = [], []
     for name, stream in sources:
         path = find(name)
-        checkpoint = read_checkpoint(path, layout, converter, stream, altered)
+        checkpoint = read_checkpoint(path, layout, converter, stream, altered, ignore)
         checkpoint, surgery = operate(checkpoint, options)
         metadata = json.loads(checkpoint.metadata.to_json())
         checkpoints.append(checkpoint)

@@ -60,13 +60,17 @@ def _layers(path: Path, group: Group) -> Iterator[tuple[str, Array]]:
         below = group.children.get(layer)
         if not isinstance(below, Group):
             raise FormatError(f"{path}: the layer {layer} is listed and missing")
-        for weight in below.attributes.get("weight_names", []):
+        weights = below.attributes.get("weight_names", [])
+        # a model within the model has its own layers' names before their weights'
+        nested = len({weight.rpartition("/")[2] for weight in weights}) < len(weights)
+        for weight in weights:
             node: Any = below
             for key in weight.split("/"):
                 node = node.children.get(key) if isinstance(node, Group) else None
             if node is None or isinstance(node, Group):
                 raise FormatError(f"{path}: the weight {layer}/{weight} is listed and missing")
-            yield f"{layer}/{weight.rpartition('/')[2].removesuffix(':0')}", node
+            inner, _, own = f"{layer}/{weight}".removesuffix(":0").rpartition("/")
+            yield f"{inner.rpartition('/')[2] if nested else layer}/{own}", node
 
 
 def _variables(group: Group, name: str) -> Iterator[tuple[str, Array]]:
