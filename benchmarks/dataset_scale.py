@@ -1,7 +1,9 @@
 """A dataset of full size, from files to batches: seconds, memory, open files.
 
 Prepares a folder with `i3dzoo prepare hmdb51` in a child process and goes through all its clips
-once with workers, watching resident memory and open files of all processes:
+twice with workers, watching resident memory and open files of all processes. It fails where a clip
+is bad, or where memory or open files grow from the beginning of the first epoch to the end of the
+second:
 
     i3dzoo prepare generated full --splits testTrainMulti_7030_splits --per-class all
     python benchmarks/dataset_scale.py full [--workers 2] [--json results.json]
@@ -85,6 +87,16 @@ def epoch(out: Path, workers: int) -> dict[str, float]:
     }
 
 
+def check(found: dict[str, float]) -> None:
+    """Stop with an error where something leaks."""
+    if found["bad"]:
+        raise SystemExit(f"{found['bad']} clips are bad")
+    if found["megabytes_late"] > 1.2 * found["megabytes_early"]:
+        raise SystemExit("memory grows with the number of clips")
+    if found["open_files_late"] > found["open_files_early"] + 20:  # pipes come and go
+        raise SystemExit("files are left open")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -106,6 +118,7 @@ def main() -> None:
     for name, numbers in result.items():
         words = ", ".join(f"{key} {value:,.1f}" for key, value in numbers.items())
         print(f"  {name}: {words}")
+    check(result["two epochs"])
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

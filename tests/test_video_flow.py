@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from i3dzoo.errors import DependencyError, ShapeError
+from i3dzoo.errors import DependencyError, DeviceError, ShapeError
 from i3dzoo.metadata import default_input
 from i3dzoo.video import Frames, normalise
 from i3dzoo.video.flow import BOUND, Engine, dequantise, flows, quantise, to_grey
@@ -141,6 +141,13 @@ class TestErrors:
         monkeypatch.setitem(sys.modules, "cv2", None)
         with pytest.raises(DependencyError, match=r"the extra flow: .*\[flow\]'; --flow torch"):
             list(flows([], "tvl1"))
+
+    def test_no_such_device(self) -> None:
+        """A device that PyTorch cannot use is named before any frame is looked at."""
+        with pytest.raises(DeviceError, match=r"on 'cuda:99': .*; --device cpu can always be used"):
+            list(flows([], "torch", "cuda:99"))
+        with pytest.raises(DeviceError, match=r"on 'gpu'"):
+            list(flows([], "torch", "gpu"))
 
     def test_opencv_is_not_imported_for_reading(self) -> None:
         """Decoding and data sets work without OpenCV: nothing of it is imported."""

@@ -22,9 +22,9 @@ from i3dzoo.video.index import scan_folders
 from i3dzoo.video.prepare import Prepared, prepare
 
 from .test_cli import run
-from .video_data import SHAPE, small_lists, small_prepared, write_rar
+from .video_data import SHAPE, small_lists, small_prepared, write_rar, write_zip
 
-EXTRACTOR = any(shutil.which(name) for name in ("bsdtar", "unrar"))  # 7z may lack RAR
+EXTRACTOR = any(shutil.which(name) for name in ("bsdtar", "unrar", "7zz"))  # 7z may lack RAR
 SMALL = Settings("tao", None, 32, "farneback")
 
 
@@ -153,19 +153,34 @@ class TestVideos:
 
 
 class TestArchives:
-    @pytest.mark.skipif(not EXTRACTOR, reason="no extractor is installed")
-    def test_archive_of_class_archives(self, tmp_path: Path, source: Path) -> None:
-        """The official shape: one .rar with a .rar a class, and a .rar of lists beside it."""
-        rars = {}
+    @pytest.mark.parametrize("shape", ["one archive", "class archives"])
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            "zip",
+            pytest.param(
+                "rar", marks=pytest.mark.skipif(not EXTRACTOR, reason="no extractor is installed")
+            ),
+        ],
+    )
+    def test_archive_of_class_archives(
+        self, tmp_path: Path, source: Path, kind: str, shape: str
+    ) -> None:
+        """The official shape, one .rar with a .rar a class, or a folder of these; and the lists."""
+        write = {"rar": write_rar, "zip": write_zip}[kind]
+        classes = {}
         for label in ("brush_hair", "cartwheel", "wave"):
             clips = sorted((source / CLIPS_FOLDER / label).iterdir())
             files = {f"{label}/{clip.name}": clip.read_bytes() for clip in clips}
-            rars[f"{label}.rar"] = write_rar(tmp_path / f"{label}.rar", files).read_bytes()
-        write_rar(tmp_path / "in" / "hmdb51_org.rar", rars)
+            folder = tmp_path / ("in" if shape == "class archives" else "elsewhere")
+            archive = write(folder / f"{label}.{kind}", files)
+            classes[archive.name] = archive.read_bytes()
+        if shape == "one archive":
+            write(tmp_path / "in" / f"hmdb51_org.{kind}", classes)
         lists = {
             f"{LISTS_FOLDER}/{p.name}": p.read_bytes() for p in (source / LISTS_FOLDER).iterdir()
         }
-        write_rar(tmp_path / "in" / "test_train_splits.rar", lists)
+        write(tmp_path / "in" / f"test_train_splits.{kind}", lists)
         prepared = prepare("hmdb51", tmp_path / "in", tmp_path / "out")
         assert (prepared.made, prepared.missing, prepared.bad) == (12, (), ())
         assert not (tmp_path / "out" / ".extracted").exists()
@@ -366,11 +381,11 @@ class TestCommand:
         assert (out.returncode, out.stdout) == (0, "out/index.jsonl\n"), out.stderr
         assert "HMDB51: 3 classes, 6 clips, 6 prepared now, 0 before" in out.stderr
         assert "The lists are not the official ones: 3 classes, HMDB51 has 51" in out.stderr
-        assert "\nNext: " in out.stderr
+        assert "\nNext: i3dzoo finetune hmdb51 --data out --from rgb_imagenet\n" in out.stderr
         (tmp_path / "motions" / CLIPS_FOLDER / "wave" / "wave_clip_1.avi").unlink()
         out = run("prepare", "hmdb51", "motions", "new", "--jobs", "1", "--json", cwd=tmp_path)
         assert out.returncode == 1
         document = json.loads(out.stdout)
         assert document["missing"] == ["wave/wave_clip_1.avi"]
         assert document["splits"][0] == {"train": 0, "test": 2}
-        assert "1 clips are missing, named in new/missing.txt" in out.stderr
+        assert "1 clip is missing, named in new/missing.txt" in out.stderr

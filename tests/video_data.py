@@ -1,6 +1,7 @@
 """Generated and prepared datasets, and archives, for tests."""
 
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from i3dzoo.video.generate import Shape, generate
 from i3dzoo.video.prepare import Prepared, prepare
 from i3dzoo.video.splits import ListedClip, Role, SplitLists
 
-__all__ = ["CLASSES", "SHAPE", "small_lists", "small_prepared", "write_rar"]
+__all__ = ["CLASSES", "SHAPE", "small_lists", "small_prepared", "write_rar", "write_zip"]
 
 CLASSES = ("brush_hair", "cartwheel", "wave")
 SHAPE = Shape(height=48, width=64, frames=20)
@@ -47,4 +48,13 @@ def write_rar(path: Path, files: dict[str, bytes]) -> Path:
         blocks.append(block(0x74, 0x8000, fields, data))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join([*blocks, block(0x7B, 0x4000, b"")]))
+    return path
+
+
+def write_zip(path: Path, files: dict[str, bytes]) -> Path:
+    """Write files into a zip archive."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
     return path

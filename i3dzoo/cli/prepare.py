@@ -1,6 +1,6 @@
 """`i3dzoo prepare`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +149,7 @@ def ucf101(**options: Any) -> None:
 @click.option("--frames", type=click.IntRange(min=2), default=40, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a processor]")
+@json_option
 def generated(out: Path, splits: Path | None, per_class: str, size: str, **options: Any) -> None:
     """Generate clips in the shape of HMDB51, for tests: classes are motions of random textures.
 
@@ -176,9 +177,13 @@ def generated(out: Path, splits: Path | None, per_class: str, size: str, **optio
     lists = invent(count or 1) if splits is None else choose(read_splits(splits, "hmdb51"), count)
     with watch(counted=True) as progress:
         made = generate(out, lists, shape, options["jobs"] or cores(), progress)
-    say(f"{len(lists.clips):,} clips of {len(lists.classes)} classes, {made:,} made now")
+    counts = {"classes": len(lists.classes), "clips": len(lists.clips), "made": made}
+    say(f"{counts['clips']:,} clips of {counts['classes']} classes, {made:,} made now")
     say(f"Next: i3dzoo prepare hmdb51 {out} {out}-prepared")
-    click.echo(click.format_filename(out))
+    if options["as_json"]:
+        print_json({"folder": click.format_filename(out), **counts})
+    else:
+        click.echo(click.format_filename(out))
 
 
 def _prepare(dataset: "DatasetName", options: dict[str, Any]) -> None:
@@ -202,6 +207,8 @@ def _prepare(dataset: "DatasetName", options: dict[str, Any]) -> None:
         options["flow_store"],
         device,
     )
+    if settings.layout == "videos" and settings.fps and not settings.flow:
+        say(f"--fps {settings.fps:g} is of frames and flow; the videos keep their own rate")
     with watch(counted=True) as progress:
         prepared = prepare(
             dataset,
@@ -237,16 +244,21 @@ def _report(prepared: "Prepared", allow_missing: bool) -> None:
         say(f"The lists are not the official ones: {'; '.join(prepared.differences[:2])}")
     for what, entries in (("damaged", prepared.damaged), ("unusable", prepared.bad)):
         if entries:
-            say(f"{len(entries):,} clips are {what}:")
+            say(f"{_clips_are(entries)} {what}:")
         for entry in entries[:_SHOWN]:
             say(f"  {entry.file}: {entry.error or '; '.join(entry.warnings)}")
     if missing:
-        say(f"{len(missing):,} clips are missing, named in {index.root / 'missing.txt'}:")
+        say(f"{_clips_are(missing)} missing, named in {index.root / 'missing.txt'}:")
         for clip in missing[:_SHOWN]:
             say(f"  {clip.label}/{clip.file}")
         if not allow_missing:
             say("Add them and run the command again, or pass --allow-missing")
-    say(f"Next: train on {index.root}, or look into {prepared.path}")
+    flow = " --from flow_imagenet" if index.flow else ""
+    say(f"Next: i3dzoo finetune {index.dataset} --data {index.root} --from rgb_imagenet{flow}")
+
+
+def _clips_are(clips: Sized) -> str:
+    return f"{len(clips):,} clips are" if len(clips) != 1 else "1 clip is"
 
 
 def _document(prepared: "Prepared") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from i3dzoo.errors import DependencyError, ShapeError
+from i3dzoo.errors import DependencyError, DeviceError, ShapeError
 from i3dzoo.video.records import Frames
 
 __all__ = ["BOUND", "ENGINES", "Engine", "dequantise", "flows", "load_cv2", "quantise", "to_grey"]
@@ -63,12 +63,14 @@ def flows(
 
     Raises:
         DependencyError: OpenCV with its contributed modules is not installed.
+        DeviceError: PyTorch cannot compute on the device.
         ShapeError: A frame is not grey, or of another size than the one before.
     """
     pairs = itertools.pairwise(_checked(frames))
     if engine == "torch":
         from i3dzoo.video.tvl1 import tvl1
 
+        _check_device(device)
         while batch := list(itertools.islice(pairs, _BATCH)):
             first, second = (np.stack(side) for side in zip(*batch, strict=True))
             yield from tvl1(first, second, device=device)
@@ -89,6 +91,19 @@ def _checked(frames: Iterable[Frames]) -> Iterator[Frames]:
             )
         size = frame.shape
         yield frame
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DeviceError(
+            f"optical flow cannot be computed on {device!r}: {reason}; --device cpu can always be "
+            "used, and --flow tvl1 is faster there"
+        ) from error
 
 
 def load_cv2() -> Any:

@@ -87,12 +87,15 @@ def prepare(
         DatasetError: The lists are malformed, an archive is damaged, or `out` holds a dataset that
             was prepared in another way.
         DependencyError: Something must be installed first.
+        DeviceError: Optical flow cannot be computed on the device.
         OutputError: `out` cannot be written.
     """
     source, out = Path(source), Path(out)
     settings, progress = settings or Settings(), progress or Quiet()
     if settings.flow is not None:
-        list(flows([], settings.flow))  # what it needs is missed now, not after extracting
+        list(
+            flows([], settings.flow, settings.device)
+        )  # what it needs is missed now, not after extracting
     lists = find_splits(source, dataset, None if splits is None else Path(splits), out / _STAGING)
     try:
         out.mkdir(parents=True, exist_ok=True)
