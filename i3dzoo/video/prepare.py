@@ -93,9 +93,8 @@ def prepare(
     source, out = Path(source), Path(out)
     settings, progress = settings or Settings(), progress or Quiet()
     if settings.flow is not None:
-        list(
-            flows([], settings.flow, settings.device)
-        )  # what it needs is missed now, not after extracting
+        # what it needs is missed now, not after extracting
+        list(flows([], settings.flow, settings.device))
     lists = find_splits(source, dataset, None if splits is None else Path(splits), out / _STAGING)
     try:
         out.mkdir(parents=True, exist_ok=True)
