@@ -260,6 +260,7 @@ def _in_tensorrt(python: str, command: list[Any], seconds: float) -> tuple[str, 
 def measure(folder: Path, weights: Path, output: Path, python: str, runs: int) -> list[str]:
     """Compare and time what was built, write JSON, and return which of `NEEDED` is not good."""
     import torch
+    from gpu_pytorch import time_pytorch
 
     from i3dzoo.checkpoint import read_checkpoint
     from i3dzoo.loading import build as network_of
@@ -278,7 +279,7 @@ def measure(folder: Path, weights: Path, output: Path, python: str, runs: int) -
         "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "clips": {n: labels[i] for n, i in zip(NAMES, expected["i3d"].argmax(1), strict=True)},
-        "pytorch": _time_pytorch(network_of(checkpoint).cuda(), clips, runs),
+        "pytorch": time_pytorch(network_of(checkpoint).cuda(), clips, runs),
         "engines": [],
     }
     torch.cuda.empty_cache()
@@ -322,40 +323,6 @@ def _judge(
         "version": f"{about['library']} {about['version']}",
         "seconds": about["seconds"],
     }
-
-
-def _time_pytorch(network: Any, clips: Any, runs: int) -> list[dict[str, Any]]:
-    """Time PyTorch as it comes, in float32, TF32 and half precision, input on the GPU already."""
-    import torch
-
-    found = []
-    for name, dtype, tf32 in (
-        ("fp32", torch.float32, False),
-        ("tf32", torch.float32, True),
-        ("fp16 channels-last", torch.float16, False),
-    ):
-        torch.backends.cudnn.allow_tf32 = tf32
-        last = torch.channels_last_3d if dtype is torch.float16 else torch.contiguous_format
-        model = network.to(dtype).to(memory_format=last)
-        for batch in (1, 8):
-            given = clips[:1].expand(batch, -1, -1, -1, -1).to("cuda", dtype)
-            given = given.contiguous(memory_format=last)
-            times = []
-            with torch.inference_mode():
-                for number in range(runs + 10):
-                    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                    begin.record()
-                    model(given)
-                    end.record()
-                    end.synchronize()
-                    if number >= 10:
-                        times.append(begin.elapsed_time(end))
-            median = sorted(times)[len(times) // 2]
-            rate = 1e3 * batch / median
-            found.append(
-                {"mode": name, "batch": batch, "median_ms": median, "clips_per_second": rate}
-            )
-    return found
 
 
 def _print(report: dict[str, Any]) -> None:

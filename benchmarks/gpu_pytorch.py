@@ -1,0 +1,37 @@
+"""PyTorch's own times on a GPU, for the benchmarks that set engines beside it."""
+
+from typing import Any
+
+import torch
+
+
+def time_pytorch(network: Any, clips: Any, runs: int) -> list[dict[str, Any]]:
+    """Time PyTorch as it comes, in float32, TF32 and half precision, input on the GPU already."""
+    found = []
+    for name, dtype, tf32 in (
+        ("fp32", torch.float32, False),
+        ("tf32", torch.float32, True),
+        ("fp16 channels-last", torch.float16, False),
+    ):
+        torch.backends.cudnn.allow_tf32 = tf32
+        last = torch.channels_last_3d if dtype is torch.float16 else torch.contiguous_format
+        model = network.to(dtype).to(memory_format=last)
+        for batch in (1, 8):
+            given = clips[:1].expand(batch, -1, -1, -1, -1).to("cuda", dtype)
+            given = given.contiguous(memory_format=last)
+            times = []
+            with torch.inference_mode():
+                for number in range(runs + 10):
+                    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                    begin.record()
+                    model(given)
+                    end.record()
+                    end.synchronize()
+                    if number >= 10:
+                        times.append(begin.elapsed_time(end))
+            median = sorted(times)[len(times) // 2]
+            rate = 1e3 * batch / median
+            found.append(
+                {"mode": name, "batch": batch, "median_ms": median, "clips_per_second": rate}
+            )
+    return found
