@@ -43,13 +43,70 @@ def test_initializers_are_read(
         np.testing.assert_array_equal(found.tensors[name], array)
 
 
-def test_external_data(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """Weights in a second file are refused, not looked for."""
+def _in_two_files(checkpoint: Checkpoint, folder: Path) -> Path:
+    path = folder / "x.onnx"
     onnx.save(
-        _model(random_checkpoint, "piergiaj"), tmp_path / "x.onnx", save_as_external_data=True
+        _model(checkpoint, "piergiaj"), path, save_as_external_data=True, location="x.onnx.data"
     )
-    with pytest.raises(UnsafeFileError, match="lies in another file; save the model in one file"):
-        formats.read(tmp_path / "x.onnx")
+    return path
+
+
+def test_weights_in_a_second_file(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Weights in a file beside the model's are read as those in the model are."""
+    path = _in_two_files(random_checkpoint, tmp_path)
+    assert path.stat().st_size < 1 << 20
+    back = read_checkpoint(path)
+    for name, array in random_checkpoint.tensors.items():
+        np.testing.assert_array_equal(back.tensors[name], array)
+
+
+def test_a_second_file_that_is_not_right(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A second file that is cut, missing or a link somewhere is refused."""
+    path = _in_two_files(random_checkpoint, tmp_path)
+    data = tmp_path / "x.onnx.data"
+    moved = data.rename(tmp_path / "elsewhere")
+    message = r"lies in another file, x\.onnx\.data; put that file itself beside this one"
+    with pytest.raises(UnsafeFileError, match=message):
+        formats.read(path)
+    data.symlink_to(moved)
+    with pytest.raises(UnsafeFileError, match=message):
+        formats.read(path)
+    data.unlink()
+    moved.rename(data)
+    with data.open("r+b") as file:
+        file.truncate(1_000_000)
+    with pytest.raises(FormatError, match=r"ends at byte \d+ of x\.onnx\.data, which has 1000000;"):
+        formats.read(path)
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "a/b", "..", "", "C:x", "a\\b"])
+def test_a_second_file_elsewhere(tmp_path: Path, location: str) -> None:
+    """A path is not followed, wherever it leads."""
+    folder = tmp_path / "model"
+    (folder / "a").mkdir(parents=True)
+    for name in ("secret", "model/a/b", "model/C:x", "model/a\\b"):
+        (tmp_path / name).write_bytes(bytes(8))
+    tensor = onnx.TensorProto(name="w", dims=[2], data_type=onnx.TensorProto.FLOAT)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    graph = onnx.helper.make_graph([], "g", [], [], [tensor])
+    (folder / "x.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    with pytest.raises(UnsafeFileError, match=r"w lies in another file, .*; put that file itself"):
+        formats.read(folder / "x.onnx")
+
+
+def test_a_window_outside_the_second_file(tmp_path: Path) -> None:
+    """Offsets and lengths before the beginning and of terabytes are refused."""
+    (tmp_path / "d").write_bytes(bytes(8))
+    for offset, length in (("-8", "8"), ("0", "-8"), (str(1 << 42), "8"), ("0", str(1 << 42))):
+        tensor = onnx.TensorProto(name="w", dims=[2], data_type=onnx.TensorProto.FLOAT)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", "d"), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=value)
+        graph = onnx.helper.make_graph([], "g", [], [], [tensor])
+        (tmp_path / "x.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+        with pytest.raises(FormatError, match=r"w ends at byte .* of d, which has 8; it is trunc"):
+            formats.read(tmp_path / "x.onnx")
 
 
 def test_other_ways_to_keep_numbers(tmp_path: Path) -> None:

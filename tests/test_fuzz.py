@@ -111,9 +111,21 @@ def _safetensors(folder: Path) -> Path:
     return folder / "x.safetensors"
 
 
+def _onnx_in_two(folder: Path) -> Path:
+    """Write a graph of one initializer that lies in a second file, by hand."""
+    (folder / "x.data").write_bytes(bytes(24))
+    tensor = b"\x08\x06\x10\x01" + encode_bytes(8, b"a") + b"\x70\x01"
+    for key, value in ((b"location", b"x.data"), (b"offset", b"0"), (b"length", b"24")):
+        tensor += encode_bytes(13, encode_bytes(1, key) + encode_bytes(2, value))
+    path = folder / "x.onnx"
+    path.write_bytes(b"\x08\x08" + encode_bytes(7, encode_bytes(5, tensor)))
+    return path
+
+
 MAKERS: dict[str, Callable[[Path], Path]] = {
     **{name: _writer(name) for name in formats.FORMATS if name != "onnx"},
     "onnx": _onnx,
+    "onnx in two files": _onnx_in_two,
     "torch zip": lambda folder: _torch(folder, True, False),
     "torch legacy": lambda folder: _torch(folder, False, False),
     "torch model": lambda folder: _torch(folder, False, True),

@@ -4,7 +4,10 @@ Exporters keep the names of a state dict for weights that they do not fold toget
 that are equal PyTorch's keeps one, and an Identity node for the name of each other. Source:
 onnx/onnx.proto: ModelProto.graph is field 7, GraphProto.node 1 and initializer 5; of NodeProto
 input is 1, output 2, op_type 4; of TensorProto dims is 1, data_type 2, float_data 4, name 8,
-raw_data 9, external_data 13, data_location 14.
+raw_data 9, external_data 13 (key 1, value 2), data_location 14.
+
+PyTorch's exporter of today puts weights into a second file. It is read where it is a plain file
+beside the first, and nowhere else.
 """
 
 import math
@@ -29,20 +32,21 @@ def read(path: Path) -> Container:
     """Read the floating-point initializers of a graph; integers are shapes and axes, not weights.
 
     Raises:
-        UnsafeFileError: Weights lie in another file.
+        UnsafeFileError: Weights lie in another file that is not beside this one.
         FormatError: The file is truncated, corrupt or no ONNX, or has no such initializer.
     """
     with path.open("rb") as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     tensors: dict[str, Array] = {}
     copies: dict[str, str] = {}
+    beside = _Beside(path)
     try:
         for number, graph in fields(data):
             if number != 7 or isinstance(graph, int):
                 continue
             for part, message in fields(graph):
                 if part == 5 and not isinstance(message, int):
-                    _add(path, message, tensors)
+                    _add(path, message, tensors, beside)
                 elif part == 1 and not isinstance(message, int):
                     copies.update(_copy(message))
     except FormatError:
@@ -56,6 +60,40 @@ def read(path: Path) -> Container:
     return Container("onnx", path, tensors)
 
 
+class _Beside:
+    """The files beside the model that hold its weights, each mapped once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files: dict[str, memoryview] = {}
+
+    def window(self, name: str, entries: dict[str, str]) -> memoryview:
+        """Return the bytes of a tensor that say where they are."""
+        location = entries.get("location", "")
+        file = self.path.with_name(location) if _plain(location) else None
+        if file is None or file.is_symlink() or not file.is_file():
+            raise UnsafeFileError(
+                f"{self.path}: {name} lies in another file, {location or 'which has no name'}; put "
+                "that file itself beside this one, or save the model in one file (onnx.save)"
+            )
+        if location not in self.files:
+            self.files[location] = np.memmap(file, "u1", "r").data
+        data = self.files[location]
+        start = int(entries.get("offset", "0"))
+        size = int(entries.get("length", len(data) - start))
+        if min(start, size) < 0 or start + size > len(data):
+            raise FormatError(
+                f"{self.path}: {name} ends at byte {start + size} of {location}, which has "
+                f"{len(data)}; it is truncated or another model's"
+            )
+        return data[start : start + size]
+
+
+def _plain(location: str) -> bool:
+    """Whether this is the name of a file and no path."""
+    return bool(location.strip(".")) and not set(location) & set("/\\\0:")
+
+
 def _copy(node: memoryview) -> dict[str, str]:
     """Return {output: input} of an Identity node, and nothing of any other."""
     parts = {number: value for number, value in fields(node) if not isinstance(value, int)}
@@ -64,28 +102,30 @@ def _copy(node: memoryview) -> dict[str, str]:
     return {str(parts[2], "utf-8"): str(parts[1], "utf-8")}
 
 
-def _add(path: Path, message: memoryview, tensors: dict[str, Array]) -> None:
+def _add(path: Path, message: memoryview, tensors: dict[str, Array], beside: _Beside) -> None:
     """Put an initializer among the tensors, if it is of floating-point numbers."""
     shape: list[int] = []
     parts: dict[int, Any] = {}
+    external: dict[str, str] = {}
     for number, value in fields(message):
-        if number == 1:
+        if number == 13 and not isinstance(value, int):
+            external |= _entry(value)
+        elif number == 1:
             shape.extend([value] if isinstance(value, int) else _varints(value))
         elif number == 4 and 4 in parts:
             raise FormatError(f"{path}: keeps numbers one by one; save it again with onnx.save")
         else:
             parts[number] = value
     name = str(parts.get(8, b""), "utf-8")
-    if 13 in parts or parts.get(14, 0):
-        raise UnsafeFileError(
-            f"{path}: {name} lies in another file; save the model in one file "
-            "(onnx.save with save_as_external_data=False) and convert that"
-        )
     kind = parts.get(2, 0)
     if kind not in _DTYPES and kind != _BFLOAT16:
         return
     dtype = bfloat16() if kind == _BFLOAT16 else np.dtype(_DTYPES[kind])
-    raw = parts.get(9, parts.get(4, b"") if kind == 1 else b"")
+    raw: Any
+    if external or parts.get(14, 0):
+        raw = beside.window(name, external)
+    else:
+        raw = parts.get(9, parts.get(4, b"") if kind == 1 else b"")
     size = math.prod(shape) * dtype.itemsize
     if isinstance(raw, int) or len(raw) != size:
         found = "nothing" if isinstance(raw, int) else f"{len(raw)} bytes"
@@ -93,6 +133,11 @@ def _add(path: Path, message: memoryview, tensors: dict[str, Array]) -> None:
     if name in tensors or len(tensors) >= MAX_TENSORS:
         raise FormatError(f"{path}: {name} stands twice, or there are more than {MAX_TENSORS}")
     tensors[name] = np.ndarray(tuple(shape), dtype, buffer=raw)
+
+
+def _entry(message: memoryview) -> dict[str, str]:
+    parts = {number: value for number, value in fields(message) if not isinstance(value, int)}
+    return {str(parts.get(1, b""), "utf-8"): str(parts.get(2, b""), "utf-8")}
 
 
 def _varints(packed: memoryview) -> list[int]:
