@@ -110,6 +110,40 @@ class TestFiles:
         path = write_video(tmp_path / "a.mkv", grey, codec="ffv1", pixels="yuv420p10le")
         assert np.abs(read(path).frames.astype(int) - 128).max() <= 2
 
+    @pytest.mark.parametrize(
+        ("pixels", "codec", "container"),
+        [
+            ("gray", "ffv1", "mkv"),
+            ("gray10le", "ffv1", "mkv"),
+            ("yuv411p", "ffv1", "mkv"),
+            ("yuv422p10le", "ffv1", "mkv"),
+            ("yuv444p12le", "ffv1", "mkv"),
+            ("yuva420p", "ffv1", "mkv"),
+            ("rgb48le", "ffv1", "mkv"),
+            ("rgba64le", "ffv1", "mkv"),
+            ("ya8", "ffv1", "mkv"),
+            ("uyvy422", "rawvideo", "nut"),
+            ("gbrp", "rawvideo", "nut"),
+            ("yuvj420p", "mjpeg", "avi"),  # of the full range
+        ],
+    )
+    def test_odd_pixel_formats(
+        self, tmp_path: Path, pixels: str, codec: str, container: str
+    ) -> None:
+        """A grey ramp comes back from whatever format: range, depth and layout are understood."""
+        ramp = np.zeros((3, 32, 48, 3), np.uint8)
+        ramp[...] = (np.arange(48) * 5)[:, None]
+        path = write_video(tmp_path / f"a.{container}", ramp, codec=codec, pixels=pixels)
+        difference = np.abs(read(path).frames.astype(int) - ramp)
+        assert difference.max() <= 4
+        assert difference.mean() < 2
+
+    def test_pixels_that_cannot_be_converted(self, tmp_path: Path) -> None:
+        """A format that FFmpeg cannot turn into RGB is named."""
+        path = write_video(tmp_path / "a.nut", numbered(2), codec="rawvideo", pixels="rgb4")
+        with pytest.raises(VideoError, match=r"a\.nut: pixels of the format rgb4 cannot be conv"):
+            read(path)
+
     def test_memory_does_not_grow_with_the_video(self, tmp_path: Path) -> None:
         """Of 300 frames of 640x480 (276 MB), reading 3 holds little more than those 3."""
         frames = np.broadcast_to(np.full((480, 640, 3), 90, np.uint8), (300, 480, 640, 3))

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 @click.option(
     "--on-bad-video", type=click.Choice(["error", "skip"]), default="error", show_default=True
 )
-@click.option("--cache-frames", default=0.0, metavar="GB", help="Keep decoded frames, up to this.")
+@click.option(
+    "--cache-frames",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="GB",
+    help="Keep decoded frames, up to this.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
 @json_option
 def command(**options: Any) -> None:

@@ -148,17 +148,25 @@ def to_array(frame: av.VideoFrame, reformatter: VideoReformatter, info: VideoInf
 
     Transparent pixels are laid over white. Where the size changes within a video, later frames
     are scaled to the size of the first.
+
+    Raises:
+        VideoError: FFmpeg cannot convert the pixel format.
     """
     turns = _quarter_turns(frame)
     width, height = frame.width, frame.height
     if info is not None:
         width, height = (info.height, info.width) if turns % 2 else (info.width, info.height)
-    if frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components):
-        rgba = reformatter.reformat(frame, width, height, "rgba").to_ndarray()
-        image = _over_white(np.asarray(rgba, dtype=np.uint8))
-    else:
-        rgb = reformatter.reformat(frame, width, height, "rgb24").to_ndarray()
-        image = np.asarray(rgb, dtype=np.uint8)
+    clear = frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components)
+    try:
+        made = reformatter.reformat(frame, width, height, "rgba" if clear else "rgb24").to_ndarray()
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(
+            f"{'a frame' if info is None else info.path}: pixels of the format {frame.format.name} "
+            f"cannot be converted to RGB ({_reason(error)}); encode it anew with ffmpeg"
+        ) from error
+    image = np.asarray(made, dtype=np.uint8)
+    if clear:
+        image = _over_white(image)
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
