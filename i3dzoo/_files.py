@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from i3dzoo.errors import OutputError
 
-__all__ = ["atomic_write", "check_output", "output_error"]
+__all__ = ["atomic_write", "check_output", "make_folder", "output_error"]
 
 
 def check_output(path: Path, force: bool) -> None:
@@ -25,6 +25,18 @@ def check_output(path: Path, force: bool) -> None:
         raise OutputError(f"{path}: is a folder; name a file")
     if path.exists() and not force:
         raise OutputError(f"{path}: exists already; pass --force to replace it")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where it is not there.
+
+    Raises:
+        OutputError: It cannot be made, or is a file.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 @contextlib.contextmanager

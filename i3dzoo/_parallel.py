@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from i3dzoo.errors import I3DZooError
 
-__all__ = ["cores", "run"]
+__all__ = ["cores", "is_main", "run"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,6 +22,11 @@ def cores() -> int:
     with contextlib.suppress(AttributeError):  # macOS and Windows have no affinity
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def is_main() -> bool:
+    """Say whether this is the process that speaks, of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def run(

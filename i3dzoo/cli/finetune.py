@@ -1,7 +1,7 @@
 """`i3dzoo finetune`."""
 
+import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,26 +10,37 @@ import click
 from i3dzoo.cli._console import json_option, print_json, say
 
 if TYPE_CHECKING:
-    from i3dzoo.metadata import Stream
     from i3dzoo.training.finetune import Task
     from i3dzoo.training.loop import Result
     from i3dzoo.training.recipe import Recipe
-    from i3dzoo.video import BadVideo
+
+_path = click.Path(path_type=Path)
+_NOT_WITH_A_SPEC = {
+    "data": "--data",
+    "test_data": "--test-data",
+    "models": "--from",
+    "split": "--split",
+    "recipe": "--recipe",
+}
 
 
 @click.command()
-@click.argument("dataset", default="videos")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder that `prepare` made.")
+@click.argument("words", metavar="[DATASET | KEY=VALUE...]", nargs=-1)
+@click.option("--data", type=_path, help="Folder that `prepare` made.")
+@click.option("--test-data", type=_path, help="Folder to evaluate on, with --split none.")
 @click.option(
     "--from", "models", multiple=True, help="Model to begin with; two, RGB and flow, go together."
 )
-@click.option("-e", "--spec", type=click.Path(path_type=Path), help="A TAO spec instead.")
-@click.option("--split", type=click.Choice(["1", "2", "3", "none"]), default="1", show_default=True)
-@click.option("--recipe", default="small", show_default=True, help="tao, paper, small, or a file.")
+@click.option("-e", "--spec", type=_path, help="A TAO spec instead.")
+@click.option("--split", type=click.Choice(["1", "2", "3", "none"]), help="[default: 1]")
+@click.option("--recipe", help="tao, paper, small, smoke, or a file.  [default: small]")
 @click.option("--set", "settings", multiple=True, help="KEY=VALUE of the recipe: optim.lr=0.005.")
 @click.option("--freeze", help="none, trunk, or until:ENDPOINT.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("-o", "--output", type=_path, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the output folder.")
+@click.option(
+    "--keep", default="last,best", show_default=True, help="Which of last and best to keep."
+)
 @click.option(
     "--on-bad-video", type=click.Choice(["error", "skip"]), default="error", show_default=True
 )
@@ -46,186 +57,127 @@ def command(**options: Any) -> None:
     """Fine-tune on a prepared dataset (hmdb51, ucf101, or a name of yours for it).
 
     One process runs on one GPU, or the CPU; for more, start it with torchrun or accelerate launch.
-    A run that was killed goes on with --resume as if it had not been.
+    A run that was killed goes on with --resume as if it had not been. A TAO spec is run as it is;
+    its keys are replaced as in TAO, by KEY=VALUE.
 
     \b
     Examples:
       i3dzoo finetune hmdb51 --data data/hmdb51 --from rgb_imagenet -o runs/hmdb51
       i3dzoo finetune hmdb51 --data data/hmdb51 --from rgb_imagenet --set optim.lr=0.002
+      i3dzoo finetune hmdb51 --data data/flow --from rgb.safetensors --from flow.safetensors
+      i3dzoo finetune motions --data data/motions --from rgb_scratch --recipe smoke
       i3dzoo finetune -e train_rgb_3d_64_i3d.yaml
+      i3dzoo finetune -e spec.yaml model.rgb_pretrained_model_path=rgb_imagenet
       torchrun --nproc-per-node 8 -m i3dzoo finetune -e train_rgb_3d_64_i3d.yaml
       i3dzoo finetune hmdb51 --data data/hmdb51 --from rgb_imagenet -o runs/hmdb51 --resume
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from i3dzoo._parallel import is_main
+    from i3dzoo.cli._training import Watch
     from i3dzoo.training.finetune import finetune
 
     task, recipe, resume = _from_spec(options) if options["spec"] else _from_options(options)
-    with _Watch(recipe.loop.epochs) as watch:
-        result = finetune(task, recipe, resume=resume, watch=watch, tell=watch.leave_out)
-    if watch.main:
+    with Watch(recipe.loop.epochs, recipe.loop.max_steps) as watch:
+        result = finetune(
+            task, recipe, resume=resume, watch=watch, tell=watch.leave_out, remark=watch.tell
+        )
+    if is_main():
         _print_result(task, result, options["as_json"])
+
+
+def _common(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what a task takes of the options, with a spec or without."""
+    keep = tuple(options["keep"].split(","))
+    if not set(keep) <= {"last", "best"}:
+        raise click.UsageError(f"--keep {options['keep']}: expected last, best, or last,best")
+    return {
+        "on_bad_video": options["on_bad_video"],
+        "cache_bytes": int(options["cache_frames"] * 1e9),
+        "device": options["device"],
+        "command": ("i3dzoo", *sys.argv[1:]),
+        "keep": keep,
+    }
+
+
+def _settings(options: dict[str, Any]) -> list[str]:
+    freeze = [f"network.freeze={options['freeze']}"] if options["freeze"] else []
+    return [*freeze, *options["settings"]]
 
 
 def _from_options(options: dict[str, Any]) -> "tuple[Task, Recipe, bool]":
     from i3dzoo.checkpoint import read_checkpoint
     from i3dzoo.loading import find
     from i3dzoo.training.finetune import Task
-    from i3dzoo.training.recipe import load_recipe
+    from i3dzoo.training.recipe import load_recipe, override
 
+    if len(options["words"]) > 1 or any("=" in word for word in options["words"]):
+        raise click.UsageError("KEY=VALUE replaces keys of a TAO spec; those of a recipe: --set")
     for name, flag in (("data", "--data"), ("models", "--from")):
         if not options[name]:
             raise click.UsageError(f"{flag} is missing, or pass a TAO spec with -e")
+    recipe = override(load_recipe(options["recipe"] or "small"), _settings(options))
     found = {name: read_checkpoint(find(name)) for name in options["models"]}
     streams = {checkpoint.metadata.stream: name for name, checkpoint in found.items()}
     if len(streams) < len(options["models"]):
         raise click.UsageError("two models are trained together if one is RGB and one flow")
-    dataset = options["dataset"]
+    dataset = next(iter(options["words"]), "videos")
     task = Task(
         checkpoints={stream: found[name] for stream, name in streams.items()},
         names=streams,
         train_data=options["data"],
-        test_data=None,
-        split=None if options["split"] == "none" else int(options["split"]),
+        test_data=options["test_data"],
+        split=None if options["split"] == "none" else int(options["split"] or 1),
         classes=None,
         folder=options["output"] or Path("runs") / f"{dataset}_{'_'.join(streams)}",
-        on_bad_video=options["on_bad_video"],
-        cache_bytes=int(options["cache_frames"] * 1e9),
-        device=options["device"],
         dataset=dataset,
-        command=("i3dzoo", *sys.argv[1:]),
+        **_common(options),
     )
-    return task, _overridden(load_recipe(options["recipe"]), options), options["resume"]
+    return task, recipe, options["resume"]
 
 
-def _overridden(recipe: "Recipe", options: dict[str, Any]) -> "Recipe":
-    from i3dzoo.training.recipe import override
-
-    freeze = [f"network.freeze={options['freeze']}"] if options["freeze"] else []
-    return override(recipe, [*freeze, *options["settings"]])
-
-
-def _from_spec(options: dict[str, Any]) -> "tuple[Task, Recipe, bool]":
-    from i3dzoo.checkpoint import Checkpoint, read_checkpoint
-    from i3dzoo.errors import RecipeError
-    from i3dzoo.loading import find
-    from i3dzoo.training.finetune import Task
+def _from_spec(options: dict[str, Any]) -> "tuple[Task, Recipe, bool | Path]":
+    from i3dzoo._parallel import is_main
+    from i3dzoo.training.from_tao import choose_gpus, tao_task
     from i3dzoo.training.tao import load_tao
 
-    spec = load_tao(options["spec"])
-    for note in spec.notes:
-        say(f"{spec.path.name}: {note}")
-    checkpoints: dict[Stream, Checkpoint] = {}
-    names: dict[Stream, str] = {}
-    for part in spec.streams:
-        if part.pretrained is None:
-            raise RecipeError(
-                f"{spec.path}: names no pretrained {part.stream} model; name one, or a zoo model"
+    for name, flag in _NOT_WITH_A_SPEC.items():
+        if options[name]:
+            raise click.UsageError(
+                f"{flag} does not go with -e, as the spec says it; replace its key by KEY=VALUE"
             )
-        checkpoint = read_checkpoint(find(part.pretrained))
-        if checkpoint.metadata.stream != part.stream:
-            raise RecipeError(
-                f"{spec.path}: {part.pretrained} is a {checkpoint.metadata.stream} model; "
-                f"expected {part.stream}"
-            )
-        checkpoints[part.stream], names[part.stream] = checkpoint, part.pretrained
-    assert spec.train_dir is not None  # noqa: S101 - load_tao has checked it
-    task = Task(
-        checkpoints=checkpoints,
-        names=names,
-        train_data=spec.train_dir,
-        test_data=spec.val_dir,
-        split=None,
-        classes=spec.labels,
-        folder=options["output"] or spec.results_dir or Path("runs") / spec.path.stem,
-        on_bad_video=options["on_bad_video"],
-        cache_bytes=int(options["cache_frames"] * 1e9),
-        device=options["device"],
-        dataset=spec.train_dir.name,
-        command=("i3dzoo", *sys.argv[1:]),
+    spec = load_tao(options["spec"], options["words"])
+    task, recipe, remarks = tao_task(
+        spec, _settings(options), options["output"], **_common(options)
     )
-    return task, _overridden(spec.recipe, options), options["resume"] or spec.resume is not None
-
-
-class _Watch:
-    """Shows how training goes: a bar on terminals, a line now and then elsewhere."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-        self.main = False
-
-    def __enter__(self) -> "_Watch":
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self.bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  top-1 {task.fields[top1]:.3f}"),
-            TextColumn("{task.fields[rate]:.1f} clips/s  waiting {task.fields[wait]:.0%}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self.task: Any = None
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def tell(self, text: str) -> None:
-        """Print a remark above the bar."""
-        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def leave_out(self, bad: "BadVideo") -> None:
-        """Name a video that cannot be read."""
-        self.tell(f"{bad.file}: left out: {bad.reason}")
-
-    def __call__(self, line: Mapping[str, Any]) -> None:
-        self.main = True
-        if line["kind"] == "epoch":
-            self.tell(
-                f"after epoch {line['epoch']:g}: validation loss {line['val_loss']:.4f}, "
-                f"top-1 {100 * line['top1']:.2f} %, mean class {100 * line['mean_class']:.2f} %"
-            )
-            return
-        steps = int(line["steps_an_epoch"])
-        fields: dict[str, Any] = {
-            "epoch": f"{line['epoch']:.2f} of {self.epochs}",
-            "loss": line["loss"],
-            "top1": line["top1"],
-            "rate": line["clips_per_second"],
-            "wait": line["data_wait"],
-        }
-        if self.task is None:
-            self.task = self.bar.add_task("", total=self.epochs * steps, **fields)
-        self.bar.update(self.task, completed=int(line["step"]), **fields)
-        if not self.bar.console.is_terminal and line["step"] % steps == 0:
-            say(
-                f"epoch {fields['epoch']}: loss {line['loss']:.4f}, top-1 {line['top1']:.3f}, "
-                f"{line['clips_per_second']:.1f} clips/s"
-            )
+    seen = choose_gpus(spec.gpu_ids) if options["device"] != "cpu" else ""
+    for note in (*spec.notes, *remarks, seen):
+        if note and is_main():
+            say(f"{spec.path.name}: {note}")
+    return task, recipe, spec.resume or options["resume"]
 
 
 def _print_result(task: "Task", result: "Result", as_json: bool) -> None:
-    folder = task.folder
-    best = sorted(folder.glob("best*.safetensors"))
+    folder, best = task.folder, result.position
+    name = "best" if "best" in task.keep else "last"
+    files = sorted(folder.glob(f"{name}*.safetensors"), reverse=True)  # RGB before flow
     if as_json:
-        metrics = {"best_top1": result.position.best, "best_epoch": result.position.best_epoch}
-        document = {"folder": str(folder), "files": list(map(str, best)), **metrics}
-        print_json({**document, "bad_videos": dict(result.bad)})
+        print_json(
+            {
+                "folder": str(folder),
+                "files": [str(path) for path in files],
+                "best_top1": best.best,
+                "best_epoch": best.best_epoch,
+                "bad_videos": dict(result.bad),
+            }
+        )
         return
-    say(
-        f"best top-1 {100 * result.position.best:.2f} % after epoch {result.position.best_epoch}; "
-        f"report: {folder / 'report.html'}"
-    )
+    if best.best_epoch or best.evaluated >= 0:
+        say(f"best top-1 {100 * best.best:.2f} % after epoch {best.best_epoch}")
     if result.bad:
         say(f"{len(result.bad)} videos cannot be read and were left out; run.json names them")
-    say(f"Next: i3dzoo evaluate {best[0]} --data {task.train_data} --protocol paper")
-    for path in best:
-        click.echo(path)
+    say(f"report: {folder / 'report.html'}")
+    where = [str(task.test_data or task.train_data)]
+    where += [] if task.split == 1 else ["--split", str(task.split or "none").lower()]
+    words = ["i3dzoo", "evaluate", *map(str, files), "--data", *where, "--protocol", "paper"]
+    say(f"Next: {shlex.join(words)}")
+    for path in files:
+        click.echo(click.format_filename(path))

@@ -145,12 +145,15 @@ def ucf101(**options: Any) -> None:
     show_default=True,
     help="Clips of each class; all of the official lists.",
 )
+@click.option("--classes", metavar="A,B,...", help="Some of HMDB51's classes.  [default: all 51]")
 @click.option("--size", metavar="WxH", default="80x60", show_default=True)
 @click.option("--frames", type=click.IntRange(min=2), default=40, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a processor]")
 @json_option
-def generated(out: Path, splits: Path | None, per_class: str, size: str, **options: Any) -> None:
+def generated(
+    out: Path, splits: Path | None, per_class: str, classes: str | None, size: str, **options: Any
+) -> None:
     """Generate clips in the shape of HMDB51, for tests: classes are motions of random textures.
 
     A single frame says nothing of the class. OUT is what `i3dzoo prepare hmdb51` takes as SRC.
@@ -158,6 +161,7 @@ def generated(out: Path, splits: Path | None, per_class: str, size: str, **optio
     \b
     Examples:
       i3dzoo prepare generated data/motions --per-class 10
+      i3dzoo prepare generated data/three --classes brush_hair,fencing,kick_ball
       i3dzoo prepare generated data/full --splits testTrainMulti_7030_splits/ --per-class all
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from i3dzoo._parallel import cores
@@ -170,11 +174,17 @@ def generated(out: Path, splits: Path | None, per_class: str, size: str, **optio
         raise click.UsageError(
             f"--per-class {per_class}: expected 1 or more, or 'all' together with --splits"
         )
+    if classes is not None and splits is not None:
+        raise click.UsageError("--classes is for names that are made up, without --splits")
     width, _, height = size.partition("x")
     if not (width.isdecimal() and height.isdecimal()):
         raise click.UsageError(f"--size {size}: expected WIDTHxHEIGHT, such as 80x60")
     shape = Shape(int(height), int(width), options["frames"], options["seed"])
-    lists = invent(count or 1) if splits is None else choose(read_splits(splits, "hmdb51"), count)
+    lists = (
+        invent(count or 1, (classes or "").split(",") if classes else ())
+        if splits is None
+        else choose(read_splits(splits, "hmdb51"), count)
+    )
     with watch(counted=True) as progress:
         made = generate(out, lists, shape, options["jobs"] or cores(), progress)
     counts = {"classes": len(lists.classes), "clips": len(lists.clips), "made": made}

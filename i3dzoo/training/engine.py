@@ -8,14 +8,14 @@ that two processes give the gradients of one with twice the batch.
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from i3dzoo.errors import RecipeError, TrainingError
+from i3dzoo.errors import DependencyError, RecipeError, TrainingError
 from i3dzoo.training.clips import Batch, Clips
 from i3dzoo.training.failures import forget_frames
 from i3dzoo.training.network import (
@@ -31,7 +31,9 @@ from i3dzoo.training.recipe import Recipe
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Engine", "StepResult", "make_accelerator"]
+__all__ = ["Engine", "StepResult", "make_accelerator", "shared"]
+
+Value = TypeVar("Value")
 
 
 def make_accelerator(recipe: Recipe, device: str = "auto") -> "Accelerator":
@@ -39,15 +41,32 @@ def make_accelerator(recipe: Recipe, device: str = "auto") -> "Accelerator":
 
     Args:
         recipe: Of which the precision is taken.
-        device: `auto` takes GPUs where there are any, `cpu` does not.
-    """
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+        device: `auto` takes GPUs where there are any, `cpu` does not; on a CPU fp16 is fp32.
 
-    precision = {"fp32": "no"}.get(recipe.loop.precision, recipe.loop.precision)
+    Raises:
+        DependencyError: accelerate is not installed.
+    """
+    try:
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+    except ImportError as error:
+        raise DependencyError("training needs accelerate: pip install 'i3dzoo[train]'") from error
     cpu = device == "cpu" or not torch.cuda.is_available()
+    asked = recipe.loop.precision
+    precision = "no" if asked == "fp32" or (cpu and asked == "fp16") else asked
     # gradients are reduced where they lie, instead of in a copy
     options = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[options])
+
+
+def shared(value: Value, accelerator: "Accelerator") -> Value:
+    """Return what the main process has, on every process, whichever machine it is on."""
+    if accelerator.num_processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    held = [value]
+    broadcast_object_list(held)
+    return held[0]
 
 
 @dataclass(frozen=True)

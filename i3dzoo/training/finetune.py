@@ -1,13 +1,13 @@
 """From checkpoints, a dataset and a recipe to a run: everything around the loop."""
 
 import contextlib
-import dataclasses
 import json
 import platform
+import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from i3dzoo import __version__
-from i3dzoo._files import atomic_write
+from i3dzoo._files import atomic_write, make_folder
 from i3dzoo.checkpoint import Checkpoint, write_checkpoint
 from i3dzoo.checksums import sha256
 from i3dzoo.errors import DependencyError, OutputError, RecipeError
@@ -32,13 +32,15 @@ from i3dzoo.training.data import (
     open_streams,
     training_sampling,
 )
-from i3dzoo.training.engine import make_accelerator
+from i3dzoo.training.engine import make_accelerator, shared
 from i3dzoo.training.loop import Result, Run, train
 from i3dzoo.training.metrics import evaluate_logits
 from i3dzoo.training.network import Streams
+from i3dzoo.training.plan import accumulation
 from i3dzoo.training.predictions import Prediction, PredictionWriter
 from i3dzoo.training.predictions import Run as PredictionRun
-from i3dzoo.training.recipe import Recipe
+from i3dzoo.training.recipe import Augment, Recipe
+from i3dzoo.training.run_files import PREDICTIONS, RUN
 from i3dzoo.video import BadVideo, FrameCache
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Task:
         names: What the user called them, for the record.
         train_data: A prepared dataset, or a folder in TAO's layout.
         test_data: Likewise; None takes the test videos of `train_data`.
-        split: 1, 2 or 3; None where the folders hold one role each.
+        split: 1, 2 or 3; None where the folders hold one role each, and `test_data` is needed.
         classes: Names of the classes in the order of the logits; None takes the dataset's.
         folder: Where the run is kept.
         on_bad_video: `error` or `skip`.
@@ -64,6 +66,11 @@ class Task:
         device: `auto` or `cpu`.
         dataset: What the data is called, for the record.
         command: As typed, for the record.
+        augments: How clips of a stream are made, where streams differ; else the recipe's.
+        at_once: Most clips that a device takes at once: a larger share of the batch is cut into
+            parts. None leaves that to the recipe.
+        keep: What is kept at the end: `best` and `last`, canonical files; with `last` also the
+            checkpoint that resuming needs.
     """
 
     checkpoints: Mapping[Stream, Checkpoint]
@@ -78,46 +85,85 @@ class Task:
     device: str = "auto"
     dataset: str = "hmdb51"
     command: Sequence[str] = ()
+    augments: Mapping[Stream, Augment] = field(default_factory=dict)
+    at_once: int | None = None
+    keep: Collection[str] = ("last", "best")
 
 
 def finetune(
     task: Task,
     recipe: Recipe,
     *,
-    resume: bool = False,
+    resume: bool | Path = False,
     watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
     tell: Callable[[BadVideo], None] = lambda _: None,
+    remark: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Fine-tune: train, evaluate, and leave canonical files that say how they were made.
 
     Args:
         task: What, and on what.
         recipe: How.
-        resume: Go on with the run in `task.folder`, from its newest checkpoint.
-        watch: Called after each step with what was journalled.
+        resume: Go on with the run in `task.folder`, from its newest checkpoint, or from this one.
+        watch: Called after each step and evaluation with what was journalled.
         tell: Called once with each video that cannot be read, where those are skipped.
+        remark: Called on the main process with what is done otherwise than asked for.
 
     Raises:
         I3DZooError: The data, the recipe or the folder does not do, or training cannot go on.
     """
-    checkpoint = state.latest(task.folder) if resume else None
-    if not resume and state.latest(task.folder) is not None:
-        raise OutputError(
-            f"{task.folder}: holds a run; pass --resume to go on with it, or name another folder"
-        )
     accelerator = make_accelerator(recipe, task.device)
+    main = accelerator.is_main_process
+    remarks: list[str] = []
+    checkpoint = _where_to_begin(task, resume, remarks) if main else None
+    recipe = _fitted(task, recipe, accelerator, remarks)
+    for text in remarks if main else []:
+        remark(text)
+    torch.backends.cudnn.benchmark = recipe.loop.cudnn_benchmark
+    torch.backends.cudnn.deterministic = recipe.loop.cudnn_deterministic
     torch.manual_seed(recipe.loop.seed)
     cache = FrameCache(task.cache_bytes) if task.cache_bytes else None
     job = _Job(task, recipe, accelerator, cache, tell)
-    if accelerator.is_main_process:
-        task.folder.mkdir(parents=True, exist_ok=True)
+    if main:
+        make_folder(task.folder)
         job.describe(finished=False)
     accelerator.wait_for_everyone()
     run = Run(recipe, job.streams, job.clips, job.evaluate, job.keep, task.folder, watch, job.bad)
-    result = train(run, accelerator, checkpoint)
-    if accelerator.is_main_process:
+    result = train(run, accelerator, shared(checkpoint, accelerator))
+    if main:
         job.finish()
     return result
+
+
+def _where_to_begin(task: Task, resume: bool | Path, remarks: list[str]) -> Path | None:
+    """Return the checkpoint to go on from, or None for a new run."""
+    if isinstance(resume, Path):
+        return resume
+    found = state.latest(task.folder)
+    if resume and found is None:
+        remarks.append(f"{task.folder}: holds no checkpoint yet, so the run begins")
+    if not resume and (found or any(task.folder.glob("*.safetensors"))):
+        raise OutputError(
+            f"{task.folder}: holds a run; pass --resume to go on with it, or name another folder"
+        )
+    return found
+
+
+def _fitted(task: Task, recipe: Recipe, accelerator: "Accelerator", remarks: list[str]) -> Recipe:
+    """Return the recipe for the devices that there are: the batch stays as it is."""
+    loop, world = recipe.loop, accelerator.num_processes
+    if loop.precision == "fp16" and accelerator.device.type == "cpu":
+        remarks.append("loop.precision is fp16, which needs a GPU: fp32 on this CPU")
+        loop = replace(loop, precision="fp32")
+    if task.at_once and loop.accumulate == 1 and loop.batch_size > task.at_once * world:
+        parts = accumulation(loop.batch_size, world, task.at_once) or 1
+        remarks.append(
+            f"the batch of {loop.batch_size} is meant for {loop.batch_size // task.at_once} GPUs "
+            f"with {task.at_once} clips each; it stays the same, in {parts} parts on "
+            f"{'one device' if world == 1 else f'each of {world} devices'}"
+        )
+        loop = replace(loop, accumulate=parts)
+    return replace(recipe, loop=loop)
 
 
 class _Job:
@@ -135,11 +181,18 @@ class _Job:
         self.bad = BadVideos(accelerator, tell)
         augment = recipe.augment
         specs = {
-            stream: augmented_input(checkpoint.metadata.input, augment)
+            stream: augmented_input(
+                checkpoint.metadata.input, task.augments.get(stream, recipe.augment)
+            )
             for stream, checkpoint in task.checkpoints.items()
         }
         common: dict[str, Any] = {"on_bad_video": task.on_bad_video, "cache": cache}
         split = task.split
+        if split is None and task.test_data is None:
+            raise RecipeError(
+                f"{task.train_data}: without a split all its videos are trained on; name others "
+                "to evaluate, with --test-data"
+            )
         train_role, test_role = ("train", "test") if split is not None else (None, None)
         training = open_streams(
             task.train_data,
@@ -172,7 +225,6 @@ class _Job:
                         module.reset_parameters()
         self.streams = Streams(networks)
         self.predictions: list[Prediction] = []
-        self.best: dict[str, float] = {}
 
     def _with_head(self, checkpoint: Checkpoint, spec: Any) -> Checkpoint:
         labels = self.clips.classes
@@ -184,9 +236,7 @@ class _Job:
             head,  # type: ignore[arg-type] # a literal, or None to keep what fits
             self.recipe.loop.seed,
         )
-        return dataclasses.replace(
-            changed, metadata=dataclasses.replace(changed.metadata, input=spec)
-        )
+        return replace(changed, metadata=replace(changed.metadata, input=spec))
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Predict every test video once, over all processes, and measure."""
@@ -222,18 +272,23 @@ class _Job:
 
     def keep(self, name: str, streams: Streams, metrics: dict[str, float]) -> None:
         """Write the networks as canonical files, and the predictions of the best beside them."""
+        if name not in self.task.keep:
+            return
         for stream, network in streams.networks.items():
             self._write(name, stream, network, metrics)
-        if name == "best":
-            self.best = metrics
-            path = self.task.folder / "predictions.jsonl"
+        if name == self._result and self.predictions:
+            path = self.task.folder / PREDICTIONS
             path.unlink(missing_ok=True)
             digest = sha256(self._path(name, next(iter(streams.networks))))
-            split = str(self.task.split or "all")
+            split = str(self.task.split or "none")
             asked = PredictionRun(digest, self.recipe.evaluation.protocol, split)
             with PredictionWriter(path, asked) as writer:
                 for prediction in self.predictions:
                     writer.write(prediction)
+
+    @property
+    def _result(self) -> str:
+        return "best" if "best" in self.task.keep else "last"
 
     def _path(self, name: str, stream: str) -> Path:
         alone = len(self.checkpoints) == 1
@@ -251,17 +306,15 @@ class _Job:
             f"fine-tuned on {self.task.dataset}{split} by '{self.recipe.title}'{accuracy} "
             f"({self.recipe.evaluation.protocol})"
         )
-        old = origin.metadata
-        metadata = dataclasses.replace(
-            old, zoo=None, base=old.zoo or old.base, history=(*old.history, entry)
-        )
-        checkpoint = dataclasses.replace(origin, tensors=tensors, metadata=metadata)
+        old, base = origin.metadata, origin.metadata.zoo or origin.metadata.base
+        metadata = replace(old, zoo=None, base=base, history=(*old.history, entry))
+        checkpoint = replace(origin, tensors=tensors, metadata=metadata)
         write_checkpoint(self._path(name, stream), checkpoint, force=True)
 
     def describe(self, *, finished: bool) -> None:
         """Write run.json, which the report is made of."""
         task = self.task
-        path = task.folder / "run.json"
+        path = task.folder / RUN
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         started = now
         if path.exists():
@@ -280,10 +333,13 @@ class _Job:
                 "training videos": len(self.clips.videos),
                 "test videos": len(self.test_clips.videos),
             },
-            "stream": first,
+            "stream": first if len(self.checkpoints) == 1 else "joint",
             "data": str((task.test_data or task.train_data).absolute()),
-            "result": self._path("best", first).name,
+            "result": self._path(self._result, first).name,
         }
+        for stream, augment in task.augments.items():
+            if augment != self.recipe.augment:
+                document[f"augment of {stream}"] = asdict(augment)
         if finished:
             document["finished"] = now
             if self.bad.found:
@@ -301,6 +357,8 @@ class _Job:
         write_report(found)
         with contextlib.suppress(DependencyError):  # pictures need the extra plot
             plot_run(found, self.task.folder)
+        if "last" not in self.task.keep:
+            shutil.rmtree(self.task.folder / "checkpoints", ignore_errors=True)
 
 
 def _environment(accelerator: "Accelerator") -> dict[str, str]:

@@ -12,7 +12,7 @@ from i3dzoo.errors import RecipeError
 from i3dzoo.training import state
 from i3dzoo.training.bad_videos import BadVideos
 from i3dzoo.training.clips import Batch, Clips, load
-from i3dzoo.training.engine import Engine
+from i3dzoo.training.engine import Engine, shared
 from i3dzoo.training.failures import told
 from i3dzoo.training.journal import Journal
 from i3dzoo.training.network import Streams
@@ -110,13 +110,10 @@ def train(run: Run, accelerator: "Accelerator", resume: Path | None = None) -> R
 
 def _resume(run: Run, engine: Engine, path: Path) -> state.Position:
     """Go back to a checkpoint; the main process reads it for all, whichever machine they are on."""
-    read = [state.load(path) if engine.accelerator.is_main_process else None]
-    if engine.accelerator.num_processes > 1:
-        from accelerate.utils import broadcast_object_list
-
-        broadcast_object_list(read)
-    assert read[0] is not None  # noqa: S101 - the main process has read it
-    position, content = read[0]
+    main = engine.accelerator.is_main_process
+    read = shared(state.load(path) if main else None, engine.accelerator)
+    assert read is not None  # noqa: S101 - the main process has read it
+    position, content = read
     for key, value in _fixed(run).items():
         if content["fixed"].get(key) != value:
             raise RecipeError(

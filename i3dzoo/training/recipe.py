@@ -6,6 +6,7 @@ spec. `i3dzoo/recipes/` holds those that ship.
 
 import dataclasses
 import difflib
+import importlib.util
 import types
 import typing
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from i3dzoo.errors import RecipeError, UnknownNameError
+from i3dzoo.errors import DependencyError, RecipeError, UnknownNameError
 
 __all__ = [
     "Augment",
@@ -25,6 +26,7 @@ __all__ = [
     "Schedule",
     "check_value",
     "load_recipe",
+    "need_yaml",
     "override",
     "recipe_names",
 ]
@@ -146,6 +148,8 @@ class Loop:
         checkpoint_activations: Recompute blocks in the backward pass, to save memory.
         save_every: Steps between checkpoints; None saves once an epoch.
         early_stop: Epochs without a better top-1 after which to stop; None goes on.
+        cudnn_benchmark: Whether cuDNN looks for its fastest algorithms, for clips of one size.
+        cudnn_deterministic: Whether cuDNN computes the same twice, which is slower.
     """
 
     epochs: int = 35
@@ -160,6 +164,8 @@ class Loop:
     checkpoint_activations: bool = False
     save_every: int | None = None
     early_stop: int | None = None
+    cudnn_benchmark: bool = False
+    cudnn_deterministic: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,6 +210,16 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
+def need_yaml() -> None:
+    """Make sure that PyYAML is there.
+
+    Raises:
+        DependencyError: It is not installed.
+    """
+    if importlib.util.find_spec("yaml") is None:
+        raise DependencyError("recipes need PyYAML: pip install 'i3dzoo[train]'")
+
+
 def recipe_names() -> tuple[str, ...]:
     """Return the recipes that ship, in alphabetical order."""
     found = (entry.name for entry in (files("i3dzoo") / "recipes").iterdir())
@@ -225,6 +241,7 @@ def load_recipe(name: str | Path) -> Recipe:
         raise UnknownNameError(
             f"{name}: is neither a recipe nor a file; there are {', '.join(recipe_names())}"
         )
+    need_yaml()
     import yaml
 
     try:
@@ -243,6 +260,7 @@ def override(recipe: Recipe, settings: typing.Iterable[str]) -> Recipe:
     Raises:
         RecipeError: A key is unknown, a value is not of its type, or there is no `=`.
     """
+    need_yaml()
     import yaml
 
     document = recipe.to_dict()

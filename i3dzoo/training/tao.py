@@ -103,7 +103,6 @@ class _Translation:
             resume=self._path("train.resume_training_checkpoint_path"),
             gpu_ids=gpu_ids,
             num_nodes=nodes,
-            cudnn=(self["train.cudnn.benchmark"], self["train.cudnn.deterministic"]),
             evaluate=self._run("evaluate.", "test_dataset_dir", "video_eval_mode"),
             inference=self._run("inference.", "inference_dataset_dir", "video_inf_mode"),
             export=TaoExport(
@@ -137,6 +136,8 @@ class _Translation:
                 batch_size=self["dataset.batch_size"] * gpus,
                 seed=max(self["train.seed"], 0),
                 workers=self["dataset.workers"],
+                cudnn_benchmark=self["train.cudnn.benchmark"],
+                cudnn_deterministic=self["train.cudnn.deterministic"],
             ),
             evaluation=recipes.Evaluation(
                 every=self["train.validation_interval"], batch_size=self["dataset.batch_size"]
@@ -310,6 +311,11 @@ class _Translation:
             )
         else:
             self._note("train.checkpoint_interval", "is 1, as always: each epoch is kept")
+        if not self["dataset.val_dataset_dir"]:
+            self.notes.append(
+                "dataset.val_dataset_dir is not set: the training videos are evaluated, which says "
+                "nothing of others"
+            )
         wandb = [key for key in self.given if key.startswith("wandb.")]
         if "wandb.enable" in wandb and self["wandb.enable"]:
             self._refuse("wandb.enable", "i3dzoo writes TensorBoard files and metrics.jsonl")

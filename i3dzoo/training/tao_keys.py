@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from i3dzoo.errors import RecipeError
-from i3dzoo.training.recipe import check_value
+from i3dzoo.training.recipe import check_value, need_yaml
 
 __all__ = ["KEYS", "Given", "Key", "apply_overrides", "check_keys", "parse", "rename"]
 
@@ -190,6 +190,7 @@ def parse(where: str, text: str) -> dict[str, Any]:
     Raises:
         RecipeError: It is no YAML, no mapping, or has a key twice.
     """
+    need_yaml()
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -238,6 +239,7 @@ def apply_overrides(found: dict[str, Given], overrides: Iterable[str]) -> dict[s
     Raises:
         RecipeError: A key is unknown, or there is no `=`.
     """
+    need_yaml()
     import yaml
 
     result = dict(found)

@@ -131,7 +131,6 @@ class TaoSpec:
         resume: Checkpoint of an interrupted run.
         gpu_ids: GPUs on each node.
         num_nodes: Machines.
-        cudnn: For `torch.backends.cudnn`: benchmark, deterministic.
         evaluate: The section of that name.
         inference: Likewise.
         export: Likewise.
@@ -151,7 +150,6 @@ class TaoSpec:
     resume: Path | None
     gpu_ids: tuple[int, ...]
     num_nodes: int
-    cudnn: tuple[bool, bool]
     evaluate: TaoRun
     inference: TaoRun
     export: TaoExport

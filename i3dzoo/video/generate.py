@@ -6,6 +6,7 @@ little, needs no download, and a network that cannot see motion cannot do better
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -55,11 +56,22 @@ class Shape:
             raise DatasetError(f"clips of {self.frames} frames are wanted; expected 2 or more")
 
 
-def invent(per_class: int) -> SplitLists:
-    """Make up names and splits for the 51 classes: 70 % training, 30 % test, each split shifted."""
-    classes = labels("hmdb51")
+def invent(per_class: int, classes: Sequence[str] = ()) -> SplitLists:
+    """Make up names and splits: 70 % training, 30 % test, each split shifted.
+
+    Args:
+        per_class: Clips of each class.
+        classes: Some of HMDB51's; none means all 51.
+
+    Raises:
+        DatasetError: A class is none of HMDB51's.
+    """
+    known = labels("hmdb51")
+    if unknown := sorted(set(classes) - set(known)):
+        raise DatasetError(f"{unknown[0]}: is no class of HMDB51, such as {known[0]}, {known[1]}")
     clips = []
-    for label in classes:
+    chosen = tuple(label for label in known if label in (classes or known))
+    for label in chosen:
         for number in range(per_class):
             roles: list[Role | None] = []
             for split in range(3):
@@ -67,7 +79,7 @@ def invent(per_class: int) -> SplitLists:
                 roles.append("train" if place < _train_share(per_class) else "test")
             file = f"generated_{label}_f_nm_np1_fr_goo_{number}.avi"
             clips.append(ListedClip(file, label, (roles[0], roles[1], roles[2])))
-    return SplitLists("hmdb51", classes, tuple(clips))
+    return SplitLists("hmdb51", chosen, tuple(clips))
 
 
 def choose(lists: SplitLists, per_class: int | None) -> SplitLists:
@@ -107,7 +119,9 @@ def generate(
 
     The result is `OUT/hmdb51_org/<class>/<file>` and
     `OUT/testTrainMulti_7030_splits/<class>_test_split<N>.txt`. A clip depends on its name, its
-    class and the shape alone, not on what else is made or by how many processes.
+    class and the shape alone, not on what else is made or by how many processes. A class of HMDB51
+    always has the motion of its place among the 51; other classes have those of their place in the
+    lists.
 
     Args:
         out: The folder; created where it is not there.
@@ -138,7 +152,9 @@ def generate(
             text = "".join(f"{clip.file} {_DIGITS[clip.roles[split]]} \n" for clip in chosen)
             with atomic_write(out / LISTS_FOLDER / f"{label}_test_split{split + 1}.txt") as file:
                 file.write(text.encode("latin-1"))
-    numbers = {label: number for number, label in enumerate(lists.classes)}
+    known = labels("hmdb51")
+    order = known if set(lists.classes) <= set(known) else lists.classes
+    numbers = {label: number for number, label in enumerate(order)}
     work = [
         (out / CLIPS_FOLDER / clip.label / clip.file, numbers[clip.label]) for clip in lists.clips
     ]
