@@ -1,146 +1,102 @@
-"""The real commands on generated videos: finetune, resume, evaluate, a TAO spec, the report."""
+"""`i3dzoo finetune` and what follows it, on generated clips in the shape of HMDB51."""
 
-import json
-import shutil
-import subprocess
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
 
 from i3dzoo.checkpoint import read_checkpoint
-from i3dzoo.hub.results import read_results
 from i3dzoo.training import state
 from i3dzoo.training.journal import read_lines
 from i3dzoo.training.metrics import evaluate_logits
 from i3dzoo.training.predictions import read_predictions
-from i3dzoo.video.motions import MOTIONS, render
 
-from .test_cli import run
+from .training_runs import finetune, three_motions
 
-CLASSES = {"fall_floor": "still", "cartwheel": "turning clockwise fast", "run": "growing fast"}
-SMALL = ["augment.frames=12", "augment.resize=64", "augment.crop=64"]
+CHANCE = 1 / 3
+MARGIN = 0.25
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Frames in TAO's layout, train/ and test/, of three motions under names of HMDB51."""
-    root = tmp_path_factory.mktemp("motions")
-    motions = {motion.name: motion for motion in MOTIONS}
-    for role, count, seed in (("train", 8, 1), ("test", 4, 2)):
-        for label, name in CLASSES.items():
-            for number in range(count):
-                folder = root / role / label / f"clip{number}" / "rgb"
-                folder.mkdir(parents=True)
-                frames, _ = render(motions[name], (seed, number), 12, 64, 80)
-                for index, frame in enumerate(frames, 1):
-                    Image.fromarray(frame).save(folder / f"{index:06d}.png")
-    return root
+    """Three motions under names of HMDB51, 10 + 4 clips of each, generated and prepared."""
+    return three_motions(tmp_path_factory.mktemp("motions"))
 
 
-def spec(data: Path, weights: Path, path: Path, text: str) -> Path:
-    """Write NVIDIA's spec with its paths changed and nothing else."""
-    replaced = {
-        "/workspace/action_recognition/i3d_pretrained/rgb_imagenet_kinetics.pt": str(weights),
-        "/raid/HMDB51_splitted_org/train": str(data / "train"),
-        "/raid/HMDB51_splitted_org/test": str(data / "test"),
-        "./exp0_20__/rgb_3d_hmdb": str(path.parent / "results"),
-    }
-    for old, new in replaced.items():
-        assert old in text
-        text = text.replace(old, new)
-    path.write_text(text)
-    return path
-
-
-def finetune(*arguments: object, settings: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run `i3dzoo finetune` on the CPU."""
-    words = [word for setting in settings for word in ("--set", setting)]
-    return run("finetune", *arguments, *words, "--device", "cpu")
-
-
-@pytest.mark.real_data
-def test_a_tao_spec_runs_and_resumes(
-    data: Path, rgb_scratch: Path, test_data: Path, tmp_path: Path
-) -> None:
-    """TAO's spec with only its paths changed runs, is stopped, goes on, and is measured."""
-    text = (test_data / "tao" / "train_rgb_3d_64_i3d.yaml").read_text("utf-8")
-    path = spec(data, rgb_scratch, tmp_path / "spec.yaml", text)
-    settings = [
-        *SMALL,
-        "augment.train_crop=center",
-        "loop.batch_size=8",
-        "loop.workers=0",
-        "loop.epochs=4",
-        "network.batchnorm=frozen",
-        "network.dropout=0",
-        "optim.lr=0.0005",
-        "optim.head_lr_scale=10",
-    ]
-    folder = tmp_path / "results"
-    begun = finetune("-e", path, settings=[*settings, "loop.max_steps=3"])
-    assert begun.returncode == 0, begun.stderr
-    again = finetune("-e", path, settings=settings)
-    assert again.returncode == 1
-    assert "holds a run; pass --resume" in again.stderr
-    result = finetune("-e", path, "--resume", settings=settings)
+@pytest.fixture(scope="module")
+def trained(data: Path, rgb_scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run by the recipe `smoke`, from the genuine weights."""
+    folder = tmp_path_factory.mktemp("smoke") / "run"
+    result = finetune(
+        "hmdb51", "--data", data, "--from", rgb_scratch, "--recipe", "smoke", "-o", folder
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{folder / 'best.safetensors'}\n"
-    losses = [line["loss"] for line in read_lines(folder / "metrics.jsonl") if "loss" in line]
-    assert len(losses) == 12
+    assert "epoch 6 of 6: validation loss" in result.stderr
+    assert f"Next: i3dzoo evaluate {folder / 'best.safetensors'} --data {data}" in result.stderr
+    return folder
 
-    metadata = read_checkpoint(folder / "best.safetensors").metadata
-    assert metadata.labels is not None
-    assert metadata.labels[:2] == ("throw", "push")  # the order of the spec's label map
-    assert metadata.input.mean == (0.485, 0.456, 0.406)
-    assert metadata.input.frames == 12
-    assert "fine-tuned on train" in metadata.history[-1]
 
-    found = read_predictions(folder / "predictions.jsonl")
-    assert len(found.videos) == 12
-    top1 = evaluate_logits(found.logits, found.labels).top1
-    position, _ = state.load(state.latest(folder) or folder)
-    assert position.best == pytest.approx(top1)
-    report = (folder / "report.html").read_text("utf-8")
-    assert "cartwheel" in report
-    for name in ("curves.png", "confusion.png"):  # which push takes along
-        with Image.open(folder / name) as picture:
-            assert min(picture.size) > 300
+def test_it_learns(trained: Path) -> None:
+    """The loss falls to less than half, and unseen clips are told apart far better than chance."""
+    losses = [line["loss"] for line in read_lines(trained / "metrics.jsonl") if "loss" in line]
+    assert len(losses) == 18
+    assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])
+    found = read_predictions(trained / "predictions.jsonl")
+    metrics = evaluate_logits(found.logits, found.labels)
+    assert metrics.videos == 12
+    assert metrics.top1 >= CHANCE + MARGIN
+    latest = state.latest(trained)
+    assert latest is not None
+    assert state.load(latest)[0].best == pytest.approx(metrics.top1)
 
-    measured = run(
-        "evaluate", folder / "best.safetensors", "--data", data / "test", "--split", "none",
-        "--device", "cpu", "--json", "-o", tmp_path / "predictions",
-    )  # fmt: skip
-    assert measured.returncode == 0, measured.stderr
-    (document,) = json.loads(measured.stdout)
-    assert document["top1"] == pytest.approx(top1)
-    assert document["videos"] == 12
-    (tmp_path / "results.json").write_text(measured.stdout)
-    (result_of_card,) = read_results(tmp_path / "results.json", "hmdb51")  # as push reads it
-    assert result_of_card.top1 == pytest.approx(100 * top1, abs=0.01)
 
-    broken = next((data / "test" / "run").iterdir())
-    shutil.rmtree(broken / "rgb")
-    (broken / "rgb").mkdir()
-    part = run(
-        "evaluate", folder / "best.safetensors", "--data", data / "test", "--split", "none",
-        "--device", "cpu", "--json", "-o", tmp_path / "part", "--on-bad-video", "skip",
-    )  # fmt: skip
-    (document,) = json.loads(part.stdout)
-    assert (document["videos"], list(document["bad_videos"])) == (11, [f"run/{broken.name}"])
-    assert f"run/{broken.name}: left out: " in part.stderr
+def test_the_file_says_how_it_was_made(trained: Path) -> None:
+    """From what, on what, by which recipe, to which accuracy; and what clips it takes."""
+    metadata = read_checkpoint(trained / "best.safetensors").metadata
+    assert metadata.labels == ("brush_hair", "fencing", "kick_ball")
+    assert (metadata.base, metadata.zoo) == ("rgb_scratch", None)
+    assert (metadata.input.frames, metadata.input.crop) == (16, 64)
+    assert re.search(
+        r"fine-tuned on hmdb51 split 1 by 'Under a minute .*', top-1 0\.\d+ \(center\)",
+        metadata.history[-1],
+    )
+
+
+def test_the_report_shows_it_all(trained: Path) -> None:
+    """Curves, confusion, classes, the worst clips with their frames, environment and command."""
+    page = (trained / "report.html").read_text("utf-8")
+    for text in (
+        "Curves over epochs",
+        "Confused most",
+        "Accuracy of each class",
+        "kick_ball",
+        "data:image/jpeg;base64,",
+        "PyTorch",
+        "i3dzoo finetune hmdb51 --data",
+    ):
+        assert text in page
+    assert "No frames:" not in page
+    assert any((trained / "tensorboard").iterdir())
 
 
 def test_refusals(data: Path, rgb_scratch: Path, tmp_path: Path) -> None:
     """What cannot be trained is refused in a sentence, and no run is begun."""
     folder = tmp_path / "run"
-    common = ["finetune", "x", "--from", rgb_scratch, "-o", folder, "--device", "cpu"]
-    unknown = run(*common, "--data", data / "train", "--set", "optim.learning_rate=1")
+    common = ["x", "--from", rgb_scratch, "-o", folder]
+    unknown = finetune(*common, "--data", data, "--set", "optim.learning_rate=1")
     assert unknown.returncode == 1
     assert "unknown key optim.learning_rate" in unknown.stderr
-    missing = run(*common, "--data", tmp_path / "nothing")
+    missing = finetune(*common, "--data", tmp_path / "nothing")
     assert missing.returncode == 1
     assert "nothing" in missing.stderr.splitlines()[-1]
-    frozen = run(*common, "--data", data / "train", "--freeze", "until:Mixed_9z")
+    frozen = finetune(*common, "--data", data, "--freeze", "until:Mixed_9z")
     assert frozen.returncode == 1
+    same = finetune(*common, "--data", data, "--split", "none")
+    assert same.returncode == 1
+    assert "without a split all its videos are trained on" in same.stderr
     assert not folder.exists()
+    usage = finetune(*common, "--data", data, "--keep", "some")
+    assert usage.returncode == 2
+    assert "--keep some: expected last, best, or last,best" in usage.stderr

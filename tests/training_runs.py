@@ -5,6 +5,9 @@ python tests/training_runs.py FOLDER [--resume] [--set KEY=VALUE ...]
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,8 @@ from i3dzoo.training.loop import Result, Run, train
 from i3dzoo.training.network import Streams
 from i3dzoo.training.recipe import load_recipe, override
 from i3dzoo.video import BadVideo
+from i3dzoo.video.generate import Shape, generate, invent
+from i3dzoo.video.prepare import prepare
 
 BAD = (3, 4, 10)
 
@@ -80,10 +85,20 @@ def network() -> Streams:
     return Streams({"rgb": model})  # type: ignore[dict-item] # it has all that training uses
 
 
+BASE = (
+    "network.freeze=none",
+    "network.batchnorm=frozen",
+    "optim.lr=0.0005",
+    "optim.clip_grad_norm=5",
+    "loop.epochs=3",
+    "loop.batch_size=8",
+)
+
+
 def run(folder: Path, settings: list[str], resume: Path | None = None) -> tuple[Result, Streams]:
-    """Train on noise by the smoke recipe; return the result and the trained network."""
+    """Train on noise by a small recipe; return the result and the trained network."""
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = override(load_recipe("smoke"), settings)
+    recipe = override(load_recipe("smoke"), [*BASE, *settings])
     accelerator = make_accelerator(recipe, "cpu")
     streams = network()
     clips = Noise()
@@ -108,6 +123,26 @@ def run(folder: Path, settings: list[str], resume: Path | None = None) -> tuple[
     if accelerator.is_main_process:
         (folder / "bad.json").write_text(json.dumps([one.file for one in told]))
     return result, streams
+
+
+THREE = ("brush_hair", "fencing", "kick_ball")  # still, moving left fast, turning fast
+
+
+def three_motions(folder: Path, per_class: int = 14) -> Path:
+    """Generate and prepare three classes of HMDB51's shape whose motions are very different."""
+    generate(folder / "source", invent(per_class, THREE), Shape(frames=16))
+    return prepare("hmdb51", folder / "source", folder / "prepared").path.parent
+
+
+def finetune(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `i3dzoo finetune` on the CPU, as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "i3dzoo", "finetune", *map(str, arguments), "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ from i3dzoo.training.data import (
 from i3dzoo.training.engine import make_accelerator, shared
 from i3dzoo.training.loop import Result, Run, train
 from i3dzoo.training.metrics import evaluate_logits
-from i3dzoo.training.network import Streams
+from i3dzoo.training.network import Streams, frozen_prefixes
 from i3dzoo.training.plan import accumulation
 from i3dzoo.training.predictions import Prediction, PredictionWriter
 from i3dzoo.training.predictions import Run as PredictionRun
@@ -151,6 +151,7 @@ def _where_to_begin(task: Task, resume: bool | Path, remarks: list[str]) -> Path
 
 def _fitted(task: Task, recipe: Recipe, accelerator: "Accelerator", remarks: list[str]) -> Recipe:
     """Return the recipe for the devices that there are: the batch stays as it is."""
+    frozen_prefixes(recipe.network.freeze)  # which raises before anything is begun
     loop, world = recipe.loop, accelerator.num_processes
     if loop.precision == "fp16" and accelerator.device.type == "cpu":
         remarks.append("loop.precision is fp16, which needs a GPU: fp32 on this CPU")

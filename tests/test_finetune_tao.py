@@ -1,0 +1,234 @@
+"""TAO specs through `i3dzoo finetune -e`: as they are, and every key of them followed."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+
+from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from i3dzoo.cli.finetune import command
+from i3dzoo.errors import DeviceError, RecipeError
+from i3dzoo.head import change_head
+from i3dzoo.surgery import change_stream
+from i3dzoo.training.from_tao import choose_gpus, tao_task
+from i3dzoo.training.journal import read_lines
+from i3dzoo.training.metrics import evaluate_logits
+from i3dzoo.training.predictions import read_predictions
+from i3dzoo.training.tao import load_tao
+from i3dzoo.video.motions import MOTIONS, render
+
+from .test_cli import run
+from .training_runs import finetune
+
+CLASSES = {"fall_floor": "still", "cartwheel": "turning clockwise fast", "run": "growing fast"}
+# what a CPU can do in seconds; all else is the spec's
+SMALL = [
+    word
+    for setting in (
+        "augment.frames=9",
+        "augment.resize=64",
+        "augment.crop=64",
+        "network.freeze=until:Mixed_5b",
+        "loop.workers=0",
+        "loop.epochs=2",
+    )
+    for word in ("--set", setting)
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames and flow in TAO's layout, train/ and test/, of three motions."""
+    root = tmp_path_factory.mktemp("tao")
+    motions = {motion.name: motion for motion in MOTIONS}
+    random = np.random.default_rng(0)
+    for role, count, seed in (("train", 4, 1), ("test", 2, 2)):
+        for label, name in CLASSES.items():
+            for number in range(count):
+                frames, _ = render(motions[name], (seed, number), 12, 64, 80)
+                folder = root / role / label / f"clip{number}"
+                for kind in ("rgb", "u", "v"):
+                    (folder / kind).mkdir(parents=True)
+                for index, frame in enumerate(frames, 1):
+                    Image.fromarray(frame).save(folder / "rgb" / f"{index:06d}.png")
+                for index in range(1, 12):
+                    for kind in ("u", "v"):
+                        flow = random.integers(100, 156, (64, 80), np.uint8)
+                        Image.fromarray(flow).save(folder / kind / f"{index:06d}.png")
+    return root
+
+
+@pytest.mark.real_data
+def test_a_spec_with_only_its_paths_changed(
+    data: Path, rgb_scratch: Path, test_data: Path, tmp_path: Path
+) -> None:
+    """NVIDIA's own spec runs for eight GPUs' batch on one device, is stopped, and goes on."""
+    text = (test_data / "tao" / "train_rgb_3d_64_i3d.yaml").read_text("utf-8")
+    folder, path = tmp_path / "results", tmp_path / "spec.yaml"
+    replaced = {
+        "/workspace/action_recognition/i3d_pretrained/rgb_imagenet_kinetics.pt": rgb_scratch,
+        "/raid/HMDB51_splitted_org/train": data / "train",
+        "/raid/HMDB51_splitted_org/test": data / "test",
+        "./exp0_20__/rgb_3d_hmdb": folder,
+    }
+    for old, new in replaced.items():
+        assert old in text
+        text = text.replace(old, str(new))
+    path.write_text(text)
+    begun = finetune("-e", path, *SMALL, "--set", "loop.max_steps=1")
+    assert begun.returncode == 0, begun.stderr
+    assert "spec.yaml: encryption_key has no meaning" in begun.stderr
+    assert (
+        "the batch of 64 is meant for 8 GPUs with 8 clips each; it stays the same, in 8 parts on "
+        "one device"
+    ) in begun.stderr
+    again = finetune("-e", path, *SMALL)
+    assert again.returncode == 1
+    assert "holds a run; pass --resume" in again.stderr
+    result = finetune("-e", path, "--resume", *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{folder / 'best.safetensors'}\n"
+    assert f"--data {data / 'test'} --split none" in result.stderr
+    lines = read_lines(folder / "metrics.jsonl")
+    assert [line["step"] for line in lines if line["kind"] == "step"] == [1, 2]
+
+    metadata = read_checkpoint(folder / "best.safetensors").metadata
+    assert metadata.labels is not None
+    assert metadata.labels[:2] == ("throw", "push")  # the order of the spec's label map
+    assert metadata.input.mean == (0.485, 0.456, 0.406)
+    assert "fine-tuned on train" in metadata.history[-1]
+    document = json.loads((folder / "run.json").read_text("utf-8"))
+    recipe = document["recipe"]
+    assert recipe["loop"]["cudnn_deterministic"] is True
+    assert (recipe["loop"]["batch_size"], recipe["loop"]["accumulate"]) == (64, 8)
+    assert recipe["schedule"]["steps"] == [12, 25]
+    assert len(read_predictions(folder / "predictions.jsonl").videos) == 6
+
+
+def joint_spec(data: Path, folder: Path, **pretrained: Path) -> Path:
+    """A spec of two streams with clips of their own, in TAO's newer names."""
+    model = {
+        "model_type": "joint",
+        "backbone": "i3d",
+        "input_type": "3d",
+        "sample_strategy": "consecutive",
+        "rgb_seq_length": 12,
+        "of_seq_length": 9,
+        "input_height": 64,
+        "input_width": 64,
+        "dropout_ratio": 0.0,
+        **{f"{key}_pretrained_model_path": str(path) for key, path in pretrained.items()},
+    }
+    document = {
+        "results_dir": str(folder / "results"),
+        "model": model,
+        "dataset": {
+            "train_dataset_dir": str(data / "train"),
+            "val_dataset_dir": str(data / "test"),
+            "label_map": {"run": 0, "cartwheel": 1, "fall_floor": 2},
+            "batch_size": 6,
+            "workers": 0,
+            "augmentation_config": {
+                "crop_smaller_edge": 64,
+                "val_center_crop": True,
+                "of_input_mean": [0.25, 0.5],
+            },
+        },
+        "train": {"num_epochs": 1, "optim": {"lr": 0.001}},
+    }
+    path = folder / "joint.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_a_joint_spec(data: Path, genuine: Checkpoint, tmp_path: Path) -> None:
+    """RGB and flow are trained together, each on clips of its own, and evaluated by summed logits.
+
+    The predictions of the run are the sums of those of its two files.
+    """
+    flow = change_head(change_stream(genuine, 2), 3)
+    weights = {
+        "rgb": write_checkpoint(tmp_path / "rgb.safetensors", genuine),
+        "of": write_checkpoint(tmp_path / "flow.safetensors", flow),
+    }
+    path = joint_spec(data, tmp_path, **weights)
+    result = finetune("-e", path, "--freeze", "until:Mixed_5b")
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "results"
+    files = [folder / "best_rgb.safetensors", folder / "best_flow.safetensors"]
+    assert result.stdout.splitlines() == list(map(str, files))
+    rgb, of = (read_checkpoint(file).metadata for file in files)
+    assert (rgb.stream, rgb.input.frames, rgb.input.mean) == ("rgb", 12, (0.485, 0.456, 0.406))
+    assert (of.stream, of.input.frames, of.input.mean) == ("flow", 9, (0.25, 0.5))
+    assert rgb.labels == of.labels == ("run", "cartwheel", "fall_floor")
+    document = json.loads((folder / "run.json").read_text("utf-8"))
+    assert document["stream"] == "joint"
+    assert document["augment of flow"]["frames"] == 9
+
+    measured = run(
+        "evaluate", *files, "--data", data / "test", "--split", "none", "--device", "cpu",
+        "--json", "-o", tmp_path / "predictions", "--workers", "0",
+    )  # fmt: skip
+    assert measured.returncode == 0, measured.stderr
+    found = read_predictions(folder / "predictions.jsonl")
+    assert json.loads(measured.stdout)[0]["top1"] == pytest.approx(
+        evaluate_logits(found.logits, found.labels).top1
+    )
+    parts = [read_predictions(one) for one in sorted((tmp_path / "predictions").glob("*.jsonl"))]
+    places = [[part.videos.index(video) for video in found.videos] for part in parts]
+    summed = sum(part.logits[place] for part, place in zip(parts, places, strict=True))
+    np.testing.assert_allclose(found.logits, summed, rtol=1e-3, atol=1e-3)
+
+
+def test_what_a_stream_begins_with(data: Path, genuine: Checkpoint, tmp_path: Path) -> None:
+    """A head that fits the label map goes on learning; no model means random weights."""
+    three = write_checkpoint(tmp_path / "three.safetensors", change_head(genuine, 3))
+    path = joint_spec(data, tmp_path, rgb=three)
+    task, recipe, remarks = tao_task(load_tao(path), ["optim.lr=0.5"])
+    assert recipe.optim.lr == 0.5
+    begun = task.checkpoints["rgb"]
+    assert begun.metadata.labels == ("run", "cartwheel", "fall_floor")
+    head = "Logits.Conv3d_0c_1x1.conv.weight"
+    np.testing.assert_array_equal(begun.tensors[head], read_checkpoint(three).tensors[head])
+    assert remarks == ("no pretrained flow model is named: training begins with random weights",)
+    again, _, _ = tao_task(load_tao(path))
+    name = "Conv3d_1a_7x7.conv.weight"
+    assert task.checkpoints["flow"].tensors[name].shape == (64, 2, 7, 7, 7)
+    np.testing.assert_array_equal(
+        task.checkpoints["flow"].tensors[name], again.checkpoints["flow"].tensors[name]
+    )
+    with pytest.raises(RecipeError, match=r"three\.safetensors has 3 classes; the spec says 400"):
+        tao_task(load_tao(path, ["model.rgb_pretrained_num_classes=400"]))
+    with pytest.raises(RecipeError, match=r"three\.safetensors is a rgb model; expected flow"):
+        tao_task(load_tao(path, [f"model.of_pretrained_model_path={three}"]))
+
+
+def test_the_gpus_of_a_spec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process sees the GPUs that the spec lists and that are there; none of them is an error."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(DeviceError, match="gpu_ids is 4, 5, and there are 2 GPUs, 0 to 1"):
+        choose_gpus((4, 5))
+    assert choose_gpus(tuple(range(8))) == ""
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert "CUDA_VISIBLE_DEVICES is set and goes before it" in choose_gpus((1,))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert "2 processes were started" in choose_gpus((1,))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert choose_gpus((4,)) == ""
+
+
+def test_options_that_a_spec_says_itself(tmp_path: Path) -> None:
+    """Nothing that is typed beside a spec is passed over."""
+    for words in (["--data", "x"], ["--from", "x"], ["--recipe", "tao"], ["--split", "1"]):
+        result = CliRunner().invoke(command, ["-e", str(tmp_path / "spec.yaml"), *words])
+        assert result.exit_code == 2
+        assert f"{words[0]} does not go with -e" in result.output
