@@ -202,6 +202,13 @@ class TestBadFiles:
         with pytest.raises(VideoError, match=r"a\.mp4: holds no video, only audio$"):
             probe(path)
 
+    def test_unknown_codec(self, tmp_path: Path) -> None:
+        """A video whose codec nobody knows says so; a fuzzer found it to end in a traceback."""
+        path = write_video(tmp_path / "a.mov", numbered(3))
+        path.write_bytes(path.read_bytes().replace(b"png ", b"p?g "))
+        with pytest.raises(VideoError, match=r"a\.mov: its video is of a codec that FFmpeg does"):
+            probe(path)
+
     @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all")
     def test_no_permission(self, tmp_path: Path) -> None:
         """A file that may not be read says so."""

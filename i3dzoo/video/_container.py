@@ -247,6 +247,8 @@ def _video_stream(path: Path, container: Any) -> Any:
     if stream is None or stream.disposition & Disposition.attached_pic:
         kinds = sorted({other.type for other in container.streams}) or ["nothing"]
         raise VideoError(f"{path}: holds no video, only {', '.join(kinds)}")
+    if stream.codec_context is None:
+        raise VideoError(f"{path}: its video is of a codec that FFmpeg does not know")
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
 
