@@ -5,24 +5,30 @@ is part of, so any later process can go on with it. Only bytes with the right di
 """
 
 import contextlib
-import datetime
-import email.utils
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar
-from urllib.parse import urlsplit
 
 import requests
-import urllib3.exceptions
 from requests import Response
 from requests import exceptions as failure
 
 from i3dzoo import __version__, checksums
 from i3dzoo._files import output_error
-from i3dzoo.errors import ChecksumError, FetchError, I3DZooError, UnreachableError
+from i3dzoo._http import (
+    TransientError,
+    check_status,
+    content_range,
+    host,
+    length,
+    shown,
+    total,
+    understood,
+    within,
+)
+from i3dzoo.errors import ChecksumError, FetchError, I3DZooError
 from i3dzoo.progress import Progress, Quiet
 
 __all__ = ["Client", "Policy", "host", "shown", "writing"]
@@ -35,7 +41,6 @@ _MEASURES: Final[dict[str, Callable[[Path], str]]] = {
     "git-blob": checksums.git_blob,
     "none": lambda _: "",
 }
-_TRANSIENT: Final = (408, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -57,22 +62,6 @@ class Policy:
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
     slowest: float = 256.0
-
-
-class _TransientError(Exception):
-    """A failure that another attempt may mend.
-
-    Attributes:
-        wait: Seconds that the server asks for, if it does.
-        kind: The error that it is if no attempt mends it.
-    """
-
-    def __init__(
-        self, reason: str, wait: float | None = None, kind: type[FetchError] = FetchError
-    ) -> None:
-        super().__init__(reason)
-        self.wait = wait
-        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -199,8 +188,8 @@ class Client:
         failures, most = 0, have()
         while True:
             try:
-                return _understood(attempt)
-            except _TransientError as error:
+                return understood(attempt)
+            except TransientError as error:
                 gained = have() - most
                 most = max(most, have())
                 failures = 1 if gained >= _GAIN else failures + 1
@@ -219,6 +208,11 @@ class Client:
                 raise FetchError(f"{shown(url)}: {error}") from error
             except FetchError as error:
                 raise type(error)(f"{shown(url)}: {error}") from error
+
+    def ask(self, request: Callable[[tuple[float, float]], _T]) -> _T:
+        """Return what a request returns that takes the time-outs for connecting and reading."""
+        connect, read = self.policy.connect_timeout, self.policy.read_timeout
+        return within(connect + 2 * read, lambda: request((connect, read)))
 
     def _transfer(self, wanted: _Wanted, part: _Part) -> bool:
         """Download all bytes; return whether they are from more than one answer."""
@@ -244,28 +238,31 @@ class Client:
             headers["Range"] = f"bytes={start}-"
             if etag := part.etag():
                 headers["If-Range"] = etag
-        timeout = (self.policy.connect_timeout, self.policy.read_timeout)
-        with self.session.get(wanted.url, headers=headers, stream=True, timeout=timeout) as answer:
+        with self.ask(
+            lambda timeout: self.session.get(
+                wanted.url, headers=headers, stream=True, timeout=timeout
+            )
+        ) as answer:
             if answer.status_code == 416 and start:
-                if _total(answer) == start and wanted.size is None:
+                if total(answer) == start and wanted.size is None:
                     return
                 part.remove()
-                raise _TransientError("the server refuses to go on with the download", wait=0)
-            _check_status(answer)
+                raise TransientError("the server refuses to go on with the download", wait=0)
+            check_status(answer)
             if answer.status_code == 206:
-                begin, end = _content_range(answer), _total(answer)
+                begin, end = content_range(answer), total(answer)
                 if begin != start:
                     part.remove()
-                    raise _TransientError("the server sent another range than was asked", wait=0)
+                    raise TransientError("the server sent another range than was asked", wait=0)
             else:
-                start, end = 0, _length(answer)
+                start, end = 0, length(answer)
                 etag = answer.headers.get("ETag", "")
                 part.begin(wanted.url, "" if etag.startswith("W/") else etag)
             _check_size(wanted, end, part)
             self._copy(answer, wanted, part, start)
         expected = end if wanted.size is None else wanted.size
         if expected is not None and part.size() < expected:
-            raise _TransientError(f"the connection was cut at {part.size()} of {expected} bytes")
+            raise TransientError(f"the connection was cut at {part.size()} of {expected} bytes")
 
     def _copy(self, answer: Response, wanted: _Wanted, part: _Part, done: int) -> None:
         with part.path.open("ab") as file:
@@ -287,7 +284,7 @@ class Client:
             seconds = time.monotonic() - since
             if seconds >= self.policy.read_timeout:
                 if count < seconds * self.policy.slowest:
-                    raise _TransientError(f"sent only {count} bytes in {seconds:.0f} s")
+                    raise TransientError(f"sent only {count} bytes in {seconds:.0f} s")
                 since, count = time.monotonic(), 0
 
 
@@ -306,59 +303,6 @@ def writing(target: Path) -> Iterator[None]:
         raise output_error(target, error) from error
 
 
-def _understood(attempt: Callable[[], _T]) -> _T:
-    """Run an attempt, telling failures that may pass from those that stay."""
-    try:
-        return attempt()
-    except failure.SSLError as error:
-        raise FetchError("its certificate is not trusted; is a proxy in between?") from error
-    except failure.InvalidSchema as error:
-        raise FetchError("leads to an address that is neither http nor https") from error
-    except failure.TooManyRedirects as error:
-        raise FetchError("redirects in a circle") from error
-    except failure.HTTPError as error:
-        _check_status(error.response)
-        raise
-    except failure.Timeout as error:
-        raise _TransientError("did not answer in time", kind=UnreachableError) from error
-    except (failure.ConnectionError, failure.ChunkedEncodingError) as error:
-        if "NameResolutionError" in repr(error):
-            raise UnreachableError(
-                "its name cannot be resolved; is this machine online?"
-            ) from error
-        refused = "NewConnectionError" in repr(error)
-        if refused:
-            raise _TransientError("refused the connection", kind=UnreachableError) from error
-        raise _TransientError("cut the connection") from error
-    except urllib3.exceptions.ReadTimeoutError as error:
-        raise _TransientError("fell silent") from error
-    except urllib3.exceptions.HTTPError as error:
-        raise _TransientError("cut the connection") from error
-
-
-def _check_status(answer: Response) -> None:
-    """Refuse answers that are no content."""
-    status = answer.status_code
-    if status in (200, 206):
-        return
-    reason = f"HTTP {status} {answer.reason or ''}".strip()
-    if status in _TRANSIENT:
-        raise _TransientError(reason, _retry_after(answer))
-    raise FetchError(reason)
-
-
-def host(url: str) -> str:
-    """Return the host and port of an address."""
-    return urlsplit(url).netloc.rpartition("@")[2]
-
-
-def shown(url: str) -> str:
-    """Return an address as messages show it: short, and without password and signature."""
-    folders = urlsplit(url).path.split("/")
-    path = "/".join(folders) if len(folders) <= 3 else f"/…/{folders[-1]}"
-    return f"{host(url)}{path}"
-
-
 def _check_size(wanted: _Wanted, end: int | None, part: _Part) -> None:
     if end is None:
         return
@@ -368,32 +312,3 @@ def _check_size(wanted: _Wanted, end: int | None, part: _Part) -> None:
     if end > wanted.max_size:
         part.remove()
         raise FetchError(f"offers {end} bytes, expected at most {wanted.max_size}")
-
-
-def _length(answer: Response) -> int | None:
-    text = answer.headers.get("Content-Length", "")
-    return int(text) if text.isdigit() else None
-
-
-def _content_range(answer: Response) -> int | None:
-    found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-    return int(found.group(1)) if found else None
-
-
-def _total(answer: Response) -> int | None:
-    found = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
-    return int(found.group(1)) if found else None
-
-
-def _retry_after(answer: Response) -> float | None:
-    """Return the seconds of a Retry-After header, which holds seconds or a date (RFC 9110)."""
-    text = answer.headers.get("Retry-After", "").strip()
-    if text.isdigit():
-        return float(text)
-    try:
-        date = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=datetime.UTC)
-    return max(0.0, (date - datetime.datetime.now(datetime.UTC)).total_seconds())

@@ -114,13 +114,15 @@ def _page(client: Client, source: PackageIndex, endpoint: str) -> "ProjectPage":
     import pypi_simple
 
     index = pypi_simple.PyPISimple(endpoint, session=client.session)
-    timeout = (client.policy.connect_timeout, client.policy.read_timeout)
     try:
         with warnings.catch_warnings():
             # a newer minor version of the protocol adds fields that are not needed here
             warnings.simplefilter("ignore", pypi_simple.UnexpectedRepoVersionWarning)
             return client.retry(
-                endpoint, lambda: index.get_project_page(source.project, timeout=timeout)
+                endpoint,
+                lambda: client.ask(
+                    lambda timeout: index.get_project_page(source.project, timeout=timeout)
+                ),
             )
     except pypi_simple.NoSuchProjectError as error:
         raise FetchError(f"{shown(endpoint)}: has no project {source.project}") from error

@@ -162,6 +162,15 @@ def trickle(request: Request, content: bytes) -> None:
     request.close_connection = True
 
 
+def slow_headers(request: Request, content: bytes) -> None:
+    """Serve headers without end, a line now and then."""
+    request.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for number in range(200):
+        request.wfile.write(b"X-%d: %d\r\n" % (number, len(content)))
+        time.sleep(0.05)
+    request.close_connection = True
+
+
 def silence(request: Request, content: bytes) -> None:
     """Promise the file and send nothing."""
     request.head(200, {}, len(content))

@@ -1,5 +1,6 @@
 import hashlib
 import random
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -342,6 +343,24 @@ def test_trickle_is_a_stall(client: Client, site: Site, target: Path, diary: Dia
     download(client, site, target)
     assert target.read_bytes() == CONTENT
     assert "sent only" in diary.remarks[0]
+
+
+def test_headers_that_never_end(client: Client, site: Site, target: Path, diary: Diary) -> None:
+    """A server that sends its headers a line at a time is left, though each line comes in time."""
+    site.faults[PATH] = [loopback.slow_headers]
+    start = time.monotonic()
+    download(client, site, target)
+    assert time.monotonic() - start < 6  # they would take 10 s
+    assert target.read_bytes() == CONTENT
+    assert "did not answer in time" in diary.remarks[0]
+
+
+def test_proxy(client: Client, site: Site, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy of the environment is asked for the address."""
+    monkeypatch.setenv("HTTP_PROXY", site.address)
+    site.files["http://x.invalid/weights.bin"] = CONTENT
+    client.download("http://x.invalid/weights.bin", target, SHA256, None, 400_000)
+    assert target.read_bytes() == CONTENT
 
 
 def test_silence_is_a_stall(client: Client, site: Site, target: Path, diary: Diary) -> None:

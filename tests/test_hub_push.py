@@ -135,6 +135,9 @@ def test_refused_push_in_words(hub: Hub, home: Home, hub_file: Path) -> None:
     hub.create(NAME)
     error = home.fails("push", hub_file, NAME, HF_TOKEN=READER)
     assert "i3dzoo: alice/i3d: the token may not do this" in error
+    talkative = {"HF_DEBUG": "1", "HF_HUB_VERBOSITY": "debug"}
+    done = home.run("--debug", "push", hub_file, NAME, HF_TOKEN=READER, **talkative)
+    assert "Traceback" in done.stderr  # `run` has looked for the token in it
 
 
 def test_push_offline(home: Home, hub_file: Path) -> None:

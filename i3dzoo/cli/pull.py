@@ -25,8 +25,8 @@ def command(names: tuple[str, ...], as_json: bool, **options: bool) -> None:
     USER/NAME@REVISION or hf://USER/NAME/FILE. Every file of a repository is compared with its
     sha256 before it is used; it stays in the Hub's own cache.
 
-    What is cached and sound is not fetched again. A broken download goes on where it stopped when
-    the command is run again. The cache is I3DZOO_CACHE, or where this system keeps caches. The
+    What is cached and sound is not fetched again. A download that breaks goes on where it stopped;
+    that of a zoo model also when the command was killed and is run again. The cache is I3DZOO_CACHE, or where this system keeps caches. The
     paths of the files are printed on standard output.
 
     \b
