@@ -26,8 +26,9 @@ def command(names: tuple[str, ...], as_json: bool, **options: bool) -> None:
     sha256 before it is used; it stays in the Hub's own cache.
 
     What is cached and sound is not fetched again. A download that breaks goes on where it stopped;
-    that of a zoo model also when the command was killed and is run again. The cache is I3DZOO_CACHE, or where this system keeps caches. The
-    paths of the files are printed on standard output.
+    that of a zoo model also when the command was killed and is run again. The cache is
+    I3DZOO_CACHE, or where this system keeps caches. The paths of the files are printed on standard
+    output.
 
     \b
     Examples:
