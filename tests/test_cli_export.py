@@ -1,5 +1,6 @@
 """`i3dzoo export` and `predict --engine` as a user meets them, and the other targets."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -7,20 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.cli import main
 from i3dzoo.engines import load_engine
 from i3dzoo.errors import MetadataError
-from i3dzoo.export import portable
+from i3dzoo.export import portable, tao
 from i3dzoo.export.describe import describe, read_description
 from i3dzoo.export.options import AXES, ExportOptions
 from i3dzoo.export.prove import prove
+from i3dzoo.loading import build as network
 from i3dzoo.predict import predict_video
 from i3dzoo.training.predictions import read_predictions
 
 from .exported import noisy
+from .peer_piergiaj import Peer
 from .video_files import numbered, write_video
 
 Capture = pytest.CaptureFixture[str]
@@ -105,6 +109,19 @@ class TestExport:
         assert f"  rgb_pretrained_model_path: {path}\n" in err
         assert "  rgb_pretrained_num_classes: 5\n" in err
         assert "    action 4: 4\n" in err
+        peer = Peer(5)
+        peer.load_state_dict(state, strict=True)
+        clip = torch.rand(1, 3, 16, 36, 33)
+        with torch.inference_mode():
+            expected = network(checkpoint)(clip)
+            torch.testing.assert_close(peer.eval()(clip), expected, rtol=1e-4, atol=1e-5)
+
+    def test_labels_that_yaml_would_take_for_something_else(self, checkpoint: Checkpoint) -> None:
+        """The spec's label map holds the labels, whatever they look like."""
+        labels = ("no", "12", "a: b", 'it\'s "x"', "plain one")
+        metadata = dataclasses.replace(checkpoint.metadata, labels=labels)
+        found = yaml.safe_load(tao.spec(Path("x.pt"), metadata))
+        assert list(found["dataset"]["label_map"]) == list(labels)
 
     def test_failures_leave_nothing(self, capsys: Capture, file: Path, tmp_path: Path) -> None:
         """An error is one line, exit code 1, and no file."""

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
 from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.errors import FormatError, MetadataError, MissingFileError, OutputError, ShapeError
@@ -15,8 +16,11 @@ from i3dzoo.export.options import AXES, ExportOptions
 from i3dzoo.export.prove import prove
 from i3dzoo.export.runtime import OnnxEngine
 from i3dzoo.export.targets import export
+from i3dzoo.head import change_head
 from i3dzoo.loading import build as network
-from i3dzoo.video import load_clips, preprocess, probe, sampling
+from i3dzoo.surgery import change_stream
+from i3dzoo.video import load_clips, preprocess, probe, sampling, stream
+from i3dzoo.video.flow import flows, quantise, to_grey
 
 from .exported import noisy, small
 
@@ -304,6 +308,24 @@ class TestExport:
             export([rgb], "onnx", tmp_path / "no" / "x.onnx", ExportOptions())
 
 
+@pytest.fixture(scope="module")
+def scene(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty frames of a real clip and their optical flow, in TAO's folders."""
+    root = tmp_path_factory.mktemp("scene")
+    info = probe(test_data / "clips" / "arm_wrestling.mp4")
+    frames = [
+        np.asarray(Image.fromarray(frame).resize((96, 72))) for _, frame in stream(info, range(21))
+    ]
+    pairs = list(flows(map(to_grey, frames), "farneback"))
+    for name in ("rgb", "u", "v"):
+        (root / name).mkdir()
+    for number, (frame, field) in enumerate(zip(frames, pairs, strict=False)):
+        stored = quantise(field)
+        for name, image in (("rgb", frame), ("u", stored[..., 0]), ("v", stored[..., 1])):
+            Image.fromarray(image).save(root / name / f"{number:06d}.png")
+    return root
+
+
 @pytest.mark.real_data
 class TestGenuineWeights:
     @pytest.mark.parametrize("name", CLIPS)
@@ -319,6 +341,41 @@ class TestGenuineWeights:
             options,
             clip=test_data / "clips" / name,
         )
+        for case in proof.cases:
+            assert case.error <= FP32 * case.largest, str(case)
+            assert case.same_top
+
+    @pytest.mark.parametrize(
+        ("streams", "classes", "dynamic"),
+        [
+            (("rgb",), 51, ()),
+            (("flow",), 400, ()),
+            (("flow",), 51, AXES),
+            (("rgb", "flow"), 400, AXES),
+            (("rgb", "flow"), 51, ()),
+        ],
+    )
+    def test_streams_and_heads(
+        self,
+        genuine: Checkpoint,
+        scene: Path,
+        streams: tuple[str, ...],
+        classes: int,
+        dynamic: tuple[str, ...],
+    ) -> None:
+        """RGB, flow and both, with Kinetics' head and one of 51 classes, at a fixed size and any.
+
+        No index has genuine flow weights, so the flow stream is the genuine trunk with its first
+        kernels averaged over colours.
+        """
+        found = small(genuine, crop=64)
+        if classes == 51:
+            found = change_head(found, 51)
+        checkpoints = [found if name == "rgb" else change_stream(found, 2) for name in streams]
+        checkpoints = [small(each) for each in checkpoints]
+        options = ExportOptions(dynamic)
+        run = engine(checkpoints, options).run
+        proof = prove("x.onnx", run, "onnxruntime", checkpoints, options, clip=scene)
         for case in proof.cases:
             assert case.error <= FP32 * case.largest, str(case)
             assert case.same_top

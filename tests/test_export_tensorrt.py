@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from i3dzoo.checkpoint import Checkpoint
+from i3dzoo.checkpoint import Checkpoint, write_checkpoint
 from i3dzoo.errors import (
     ChecksumError,
     DeviceError,
@@ -22,10 +22,12 @@ from i3dzoo.export import cuda, tensorrt
 from i3dzoo.export.engine_build import RTX, EngineOptions, build_engine, library
 from i3dzoo.export.onnx import build
 from i3dzoo.export.options import AXES, ExportOptions
+from i3dzoo.export.refit import refit_export
 from i3dzoo.export.tensorrt import export_engine, sidecar
 from i3dzoo.export.tensorrt_engine import TensorRTEngine
 
 from .exported import noisy
+from .test_cli_export import run
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="tensorrt-rtx is not installed")
 
@@ -208,6 +210,52 @@ def test_nothing_is_left_where_the_proof_fails(rgb: Checkpoint, tmp_path: Path) 
     with pytest.raises(FormatError, match="was not written"):
         export_engine([rgb], tmp_path / "x.engine", ExportOptions(), EngineOptions(), atol=1e-12)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_refitted(engine: Path, rgb: Checkpoint, tmp_path: Path) -> None:
+    """An engine that was not built for it, and weights of another network, are refused."""
+    new = tmp_path / "new.engine"
+    with pytest.raises(MetadataError, match="build it once with --refittable"):
+        refit_export([rgb], engine, new)
+    old = _as_refittable(engine, tmp_path / "old.engine")
+    with pytest.raises(MetadataError, match=r"rgb one of 5 classes and 16x32 clips; .* rgb, 6, "):
+        refit_export([noisy("rgb", 6)], old, new)
+    assert not new.exists()
+
+
+@without_gpu
+def test_refitting_without_a_gpu(
+    capsys: pytest.CaptureFixture[str], engine: Path, rgb: Checkpoint, tmp_path: Path
+) -> None:
+    """Weights are replaced on a GPU only, which is a sentence, and nothing is written."""
+    file = write_checkpoint(tmp_path / "x.safetensors", rgb)
+    old, new = _as_refittable(engine, tmp_path / "old.engine"), tmp_path / "new.engine"
+    common = ("export", file, "--to", "tensorrt", "-o", new, "--refit", old)
+    code, _, err = run(capsys, *common)
+    assert code == 1
+    assert "there is no NVIDIA driver here" in err
+    assert not new.exists()
+    code, _, err = run(capsys, *common, "--shapes", "1,2,3")
+    assert code == 2
+    assert "--shapes is as the engine was built; leave it out with --refit" in err
+
+
+def _as_refittable(engine: Path, path: Path) -> Path:
+    """Copy an engine and let its description say that it can be refitted."""
+    path.write_bytes(engine.read_bytes())
+    document = json.loads(sidecar(engine).read_text()) | {"refittable": True}
+    sidecar(path).write_text(json.dumps(document))
+    return path
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not gpu_is_here(), reason="there is no GPU")
+def test_refitting_on_a_gpu(rgb: Checkpoint, tmp_path: Path) -> None:
+    """Where there is a GPU that takes it, an engine with replaced weights is proved like any."""
+    old, new = tmp_path / "old.engine", tmp_path / "new.engine"
+    export_engine([rgb], old, ExportOptions(), EngineOptions(refittable=True, shapes="2"))
+    refit_export([noisy("rgb", 5, seed=1)], old, new)
+    assert json.loads(sidecar(new).read_text())["proved"] == "engine"
 
 
 @pytest.mark.gpu

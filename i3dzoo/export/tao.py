@@ -4,6 +4,8 @@ Names: `model_config` and so on in specs for TAO 3 and 4, `model` and so on sinc
 schema is nvidia_tao_pytorch/cv/action_recognition/config/default_config.py.
 """
 
+import json
+import re
 from pathlib import Path
 
 from i3dzoo.metadata import Metadata
@@ -37,7 +39,7 @@ def spec(path: Path, metadata: Metadata, *, legacy: bool = False) -> str:
     lines.append("dataset_config:" if legacy else "dataset:")
     if metadata.labels is not None and metadata.num_classes <= 51:
         lines.append("  label_map:")
-        lines += [f"    {label}: {number}" for number, label in enumerate(metadata.labels)]
+        lines += [f"    {_key(label)}: {number}" for number, label in enumerate(metadata.labels)]
     if legacy:
         lines += ["  output_shape:", f"  - {given.crop}", f"  - {given.crop}"]
     resize = [] if legacy else [f"    crop_smaller_edge: {given.resize or given.crop}"]
@@ -49,3 +51,10 @@ def spec(path: Path, metadata: Metadata, *, legacy: bool = False) -> str:
         *resize,
     ]
     return "\n".join(lines)
+
+
+def _key(label: str) -> str:
+    """Return a label as a key of YAML, in quotes where bare it would be something else."""
+    words = {"yes", "no", "on", "off", "true", "false", "null", "y", "n"}
+    bare = re.fullmatch(r"[A-Za-z][\w ]*\w", label) and label.lower() not in words
+    return label if bare else json.dumps(label, ensure_ascii=False)
