@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from i3dzoo.errors import RecipeError
 from i3dzoo.metadata import Stream
+from i3dzoo.training.clips import pinned
 from i3dzoo.training.plan import share
 from i3dzoo.training.predictions import Prediction
 from i3dzoo.video import (
@@ -98,13 +99,13 @@ def predict_videos(
         batch_size=None,
         sampler=numbers,
         num_workers=workers,
-        pin_memory=device.type == "cuda",
     )
-    for videos in _groups(_readable(loader, skipped), batch_size):
+    for videos in _groups(_readable(pinned(loader, device), skipped), batch_size):
         clips = {
-            stream: torch.cat([video.views[stream] for video in videos]) for stream in datasets
+            stream: torch.cat([each.views[stream].to(device, non_blocking=True) for each in videos])
+            for stream in datasets
         }
-        logits = _logits(network, clips, datasets, device, batch_size)
+        logits = _logits(network, clips, datasets, batch_size)
         parts = np.split(logits, np.cumsum([len(video) for video in videos])[:-1])
         for video, part in zip(videos, parts, strict=True):
             mean = part.mean(0).astype(np.float32)
@@ -124,7 +125,7 @@ class _Video:
         return min((len(views) for views in self.views.values()), default=0)
 
     def pin_memory(self) -> "_Video":
-        """Pin what goes to the GPU; the loader calls it."""
+        """Return the views in pinned memory."""
         return replace(self, views={key: views.pin_memory() for key, views in self.views.items()})
 
 
@@ -171,7 +172,6 @@ def _logits(
     network: Network,
     clips: Mapping[Stream, Tensor],
     datasets: Mapping[Stream, VideoDataset],
-    device: torch.device,
     batch_size: int,
 ) -> npt.NDArray[np.float64]:
     """Run the network on views, `batch_size` at a time: float64 [V, classes]."""
@@ -179,7 +179,7 @@ def _logits(
     for start in range(0, min(map(len, clips.values())), batch_size):
         inputs: dict[str, Tensor] = {}
         for stream, views in clips.items():
-            part = views[start : start + batch_size].to(device, non_blocking=True)
+            part = views[start : start + batch_size]
             inputs[stream] = normalise(part, datasets[stream].spec)
         found.append(network(inputs).double().cpu().numpy())
     return np.concatenate(found)

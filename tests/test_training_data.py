@@ -1,12 +1,13 @@
 """Prepared datasets as the training loop reads them."""
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from i3dzoo.metadata import Input
-from i3dzoo.training.clips import load
+from i3dzoo.training.clips import load, pinned
 from i3dzoo.training.data import VideoClips, open_streams, training_sampling
 from i3dzoo.training.recipe import Augment
 
@@ -75,3 +76,25 @@ def test_batches_come_in_order_over_epochs(data: Path, workers: int) -> None:
             expected = source.normalise("rgb", source.clip(epoch, number).views["rgb"][None])
             assert torch.equal(part.clips["rgb"], expected)
             assert part.labels.tolist() == [source.labels[number]]
+
+
+class Slow:
+    """Something that takes its time to be pinned."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.pins = number, 0
+
+    def pin_memory(self) -> "Slow":
+        """Take longer for even numbers, so that threads overtake each other."""
+        time.sleep(0.02 if self.number % 2 == 0 else 0.0)
+        self.pins += 1
+        return self
+
+
+def test_pinning_keeps_the_order() -> None:
+    """Batches for a GPU are pinned once each and come in order; for a CPU they are left alone."""
+    batches = [Slow(number) for number in range(11)]
+    assert list(pinned(iter(batches), torch.device("cuda"))) == batches
+    assert [batch.pins for batch in batches] == [1] * 11
+    assert list(pinned(iter(batches), torch.device("cpu"))) == batches
+    assert [batch.pins for batch in batches] == [1] * 11
