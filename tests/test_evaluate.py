@@ -1,6 +1,6 @@
 """Predicting a dataset: each video once, the same however the work is divided."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,8 @@ import torch
 
 from i3dzoo.evaluate import parse_protocol, predict_videos
 from i3dzoo.metadata import Input, Stream
-from i3dzoo.training.predictions import Prediction
+from i3dzoo.training.predictions import Prediction, PredictionWriter, Run
+from i3dzoo.training.team import Team, predict_together
 from i3dzoo.video import BadVideo, VideoDataset
 from i3dzoo.video.index import Index
 
@@ -69,3 +70,32 @@ def test_what_is_done_and_what_is_bad_is_passed_over(tmp_path: Path) -> None:
     ]
     assert [one.file for one in bad] == [files[4]]
     assert "is no video that FFmpeg can read" in bad[0].reason
+
+
+def test_parts_of_killed_processes_are_taken_up(index: Index, tmp_path: Path) -> None:
+    """What other processes had predicted before a kill is not predicted again, nor counted twice.
+
+    The parts are of three processes, one of which had already been taken into the file.
+    """
+    run = Run("a" * 64, "center", "1")
+    every = predict(index, "center", batch_size=4)
+    path = tmp_path / "x.jsonl"
+    for name, own in (("x.jsonl", every[:3]), ("x.jsonl.1.part", every[2:5]), ("y.jsonl", [])):
+        with PredictionWriter(tmp_path / name, run) as writer:
+            for one in own:
+                writer.write(one)
+    (tmp_path / "x.jsonl.2.part").touch()
+    asked: list[set[str]] = []
+
+    def left(done: set[str]) -> Iterator[Prediction]:
+        asked.append(set(done))
+        return iter(predict(index, "center", batch_size=4, done=done))
+
+    counted: list[int] = []
+    found = predict_together(Team("cpu"), path, run, left, counted.append)
+    assert asked == [{one.video for one in every[:5]}]
+    assert counted[-1] == 12
+    assert sorted(found.videos) == sorted(one.video for one in every)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["x.jsonl", "y.jsonl"]
+    again = predict_together(Team("cpu"), path, run, lambda _: iter([]))
+    assert again.videos == found.videos

@@ -1,18 +1,24 @@
 """`i3dzoo finetune` and what follows it, on generated clips in the shape of HMDB51."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from pyarrow import parquet
 
 from i3dzoo.checkpoint import read_checkpoint
+from i3dzoo.cli import main
 from i3dzoo.training import state
 from i3dzoo.training.journal import read_lines
 from i3dzoo.training.metrics import evaluate_logits
 from i3dzoo.training.predictions import read_predictions
 
-from .training_runs import finetune, three_motions
+from .test_cli import run
+from .training_runs import finetune, launch, three_motions
 
 CHANCE = 1 / 3
 MARGIN = 0.25
@@ -81,22 +87,112 @@ def test_the_report_shows_it_all(trained: Path) -> None:
     assert any((trained / "tensorboard").iterdir())
 
 
-def test_refusals(data: Path, rgb_scratch: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--set", "optim.learning_rate=1"], 1, "unknown key optim.learning_rate"),
+        (["--data", "nothing"], 1, "nothing: no such index; i3dzoo prepare makes one"),
+        (["--freeze", "until:Mixed_9z"], 1, "network.freeze is 'until:Mixed_9z'; expected none"),
+        (["--split", "none"], 1, "without a split all its videos are trained on; name others"),
+        (["--keep", "some"], 2, "--keep some: expected last, best, or last,best"),
+        (["x=y"], 2, "KEY=VALUE replaces keys of a TAO spec; those of a recipe: --set"),
+    ],
+)
+def test_refusals(
+    data: Path,
+    rgb_scratch: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+    message: str,
+) -> None:
     """What cannot be trained is refused in a sentence, and no run is begun."""
-    folder = tmp_path / "run"
-    common = ["x", "--from", rgb_scratch, "-o", folder]
-    unknown = finetune(*common, "--data", data, "--set", "optim.learning_rate=1")
-    assert unknown.returncode == 1
-    assert "unknown key optim.learning_rate" in unknown.stderr
-    missing = finetune(*common, "--data", tmp_path / "nothing")
-    assert missing.returncode == 1
-    assert "nothing" in missing.stderr.splitlines()[-1]
-    frozen = finetune(*common, "--data", data, "--freeze", "until:Mixed_9z")
-    assert frozen.returncode == 1
-    same = finetune(*common, "--data", data, "--split", "none")
-    assert same.returncode == 1
-    assert "without a split all its videos are trained on" in same.stderr
-    assert not folder.exists()
-    usage = finetune(*common, "--data", data, "--keep", "some")
-    assert usage.returncode == 2
-    assert "--keep some: expected last, best, or last,best" in usage.stderr
+    common = ["x", "--from", rgb_scratch, "-o", tmp_path / "run", "--device", "cpu"]
+    with pytest.raises(SystemExit) as caught:
+        main(["finetune", *map(str, common), "--data", str(data), *words])
+    assert caught.value.code == code
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def single(
+    trained: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """What one process writes into a folder and prints, with all that can be asked for."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    result = run(
+        "evaluate", trained / "best.safetensors", "--data", data, "--device", "cpu",
+        "--workers", "0", "-o", folder, "--results", folder / "results.json", "--parquet",
+        "--confusion", folder / "confusion.png", "--json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (document,) = json.loads(result.stdout)
+    return folder, document
+
+
+class TestEvaluate:
+    def test_all_that_is_written(self, single: tuple[Path, dict[str, Any]], trained: Path) -> None:
+        """Predictions twice, the matrix as numbers and as a picture; all as training measured."""
+        folder, document = single
+        (lines,), (table,) = folder.glob("best-*_center_split1.jsonl"), folder.glob("*.parquet")
+        found, known = read_predictions(lines), read_predictions(trained / "predictions.jsonl")
+        assert sorted(found.videos) == sorted(known.videos)
+        row = [found.videos.index(video) for video in known.videos]
+        np.testing.assert_allclose(found.logits[row], known.logits, rtol=1e-4, atol=1e-4)
+        logits = parquet.read_table(table)["logits"].to_pylist()
+        np.testing.assert_array_equal(np.array(logits, "f4"), found.logits)
+        metrics = evaluate_logits(found.logits, found.labels)
+        assert document["confusion"] == metrics.confusion.tolist()
+        assert document["interval"] == pytest.approx(metrics.interval)
+        assert document["mean_class"] == pytest.approx(metrics.mean_class)
+        with Image.open(folder / "confusion.png") as picture:
+            assert min(picture.size) > 200
+
+    def test_push_takes_the_results(
+        self, single: tuple[Path, dict[str, Any]], trained: Path
+    ) -> None:
+        """What evaluate wrote stands on the card of what finetune made, in percents."""
+        folder, document = single
+        result = run(
+            "push", trained / "best.safetensors", "alice/motions", "--dry-run", "--results",
+            folder / "results.json",
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        percent = f"{100 * document['top1']:.1f}"
+        assert f"| HMDB51 | test 1, center | {percent} | 100.0 | 12 |" in result.stdout
+        assert "confusion_matrix.png" in result.stdout  # finetune drew it beside the file
+
+    def test_two_processes_count_no_video_twice(
+        self, single: tuple[Path, dict[str, Any]], trained: Path, data: Path, tmp_path: Path
+    ) -> None:
+        """Two processes give the numbers of one, one file, and no parts."""
+        result = launch(
+            "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "i3dzoo",
+            "evaluate", trained / "best.safetensors", "--data", data, "--device", "cpu",
+            "--workers", "0", "-o", tmp_path, "--json",
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        (document,) = json.loads(result.stdout)
+        assert document["videos"] == 12
+        assert document["confusion"] == single[1]["confusion"]
+        (path,) = tmp_path.iterdir()
+        (alone,) = single[0].glob("*.jsonl")
+        found, expected = read_predictions(path), read_predictions(alone)
+        row = [found.videos.index(video) for video in expected.videos]
+        np.testing.assert_allclose(found.logits[row], expected.logits, rtol=1e-4, atol=1e-4)
+
+    def test_streams_are_fused_from_saved_predictions(
+        self, single: tuple[Path, dict[str, Any]], tmp_path: Path
+    ) -> None:
+        """Two files of predictions are enough, and nothing is run."""
+        (path,) = single[0].glob("*.jsonl")
+        flow = tmp_path / "flow.jsonl"
+        text = path.read_text("utf-8").splitlines()
+        header = json.loads(text[0]) | {"model": "f" * 64}
+        flow.write_text("\n".join([json.dumps(header), *text[1:]]) + "\n")
+        result = run("evaluate", path, flow, "--json")
+        (document,) = json.loads(result.stdout)
+        assert document["top1"] == single[1]["top1"]
+        assert document["loss"] != single[1]["loss"]  # logits are doubled

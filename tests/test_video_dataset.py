@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from i3dzoo.errors import DatasetError, ShapeError, VideoError
 from i3dzoo.metadata import Input, default_input
@@ -285,6 +286,24 @@ class TestBadVideos:
         first = dataclasses.replace(prepared.index.entries[0], error="is no video")
         entries = (first, *prepared.index.entries[1:])
         return dataclasses.replace(prepared.index, entries=entries)
+
+    def test_folders_without_frames(self, tmp_path: Path) -> None:
+        """In TAO's layout, a video's folder with nothing in it is named and counted."""
+        for name in ("good", "none", "empty"):
+            (tmp_path / "wave" / name).mkdir(parents=True)
+        for name in ("good", "empty"):
+            (tmp_path / "wave" / name / "rgb").mkdir()
+        frame = Image.fromarray(np.zeros((32, 40, 3), np.uint8))
+        for number in range(1, 11):
+            frame.save(tmp_path / "wave" / "good" / "rgb" / f"{number:06d}.png")
+        with pytest.raises(DatasetError, match=r"2 of 3 videos cannot be used, the first is wave/"):
+            VideoDataset(tmp_path, SPEC)
+        data = VideoDataset(tmp_path, SPEC, on_bad_video="skip")
+        bad = [one for place in range(3) for one in data[place].bad]
+        assert [one.file for one in bad] == ["wave/empty", "wave/none"]
+        assert "holds no frames: it has neither rgb/ nor u/ and v/" in bad[1].reason
+        with pytest.raises(DatasetError, match=r"holds neither index.jsonl nor folders"):
+            VideoDataset(tmp_path / "wave", SPEC)
 
     def test_error(self, broken: Index) -> None:
         """The default stops: at once for what the index knows, else at the video, named."""

@@ -136,8 +136,13 @@ def three_motions(folder: Path, per_class: int = 14) -> Path:
 
 def finetune(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run `i3dzoo finetune` on the CPU, as a user does."""
+    return launch("i3dzoo", "finetune", *arguments, "--device", "cpu")
+
+
+def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a module in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "i3dzoo", "finetune", *map(str, arguments), "--device", "cpu"],
+        [sys.executable, "-m", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

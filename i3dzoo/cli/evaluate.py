@@ -1,5 +1,8 @@
 """`i3dzoo evaluate`."""
 
+import json
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +12,17 @@ from i3dzoo.cli._console import json_option, print_json, say
 
 if TYPE_CHECKING:
     from i3dzoo.engines import Engine
-    from i3dzoo.training.predictions import Predictions
+    from i3dzoo.training.metrics import Metrics
+    from i3dzoo.training.predictions import Prediction, Predictions, Run
+    from i3dzoo.training.team import Team
     from i3dzoo.video import BadVideo
+
+_path = click.Path(path_type=Path)
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True)
-@click.option("--data", type=click.Path(path_type=Path), help="Folder that `prepare` made.")
+@click.option("--data", type=_path, help="Folder that `prepare` made.")
 @click.option(
     "--split", type=click.Choice(["1", "2", "3", "all", "none"]), default="1", show_default=True
 )
@@ -25,7 +32,17 @@ if TYPE_CHECKING:
     show_default=True,
     help="center, tao, paper, or multi:CLIPSxCROPS such as multi:10x3.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of predictions.")
+@click.option(
+    "-o",
+    "--output",
+    type=_path,
+    default=Path("predictions"),
+    show_default=True,
+    help="Folder of predictions.",
+)
+@click.option("--results", type=_path, help="Write JSON results, which push --results takes.")
+@click.option("--parquet", is_flag=True, help="Write the predictions as parquet too.")
+@click.option("--confusion", type=_path, help="Draw the confusion matrix, as PNG.")
 @click.option("--batch-size", default=8, show_default=True, help="Views at once.")
 @click.option("--workers", default=2, show_default=True, help="Processes that decode videos.")
 @click.option(
@@ -46,53 +63,194 @@ def command(**options: Any) -> None:
     A model is a checkpoint of any layout, an .onnx file or a TensorRT engine, or a file of
     predictions that an earlier evaluation wrote. Each video counts once. Predictions are kept as
     they are made: the same command goes on where it was stopped. --split none takes all videos, as
-    of a folder in TAO's layout.
+    of a folder in TAO's layout. Started by torchrun, several GPUs share the videos.
 
     \b
     Examples:
       i3dzoo evaluate runs/hmdb51/best.safetensors --data data/hmdb51
       i3dzoo evaluate rgb.safetensors flow.safetensors --data data/hmdb51 --protocol paper
-      i3dzoo evaluate rgb.jsonl flow.jsonl
+      i3dzoo evaluate best.safetensors --data data/hmdb51 --split all --results results.json
+      i3dzoo evaluate predictions/rgb.jsonl predictions/flow.jsonl
       i3dzoo evaluate hmdb51.onnx --data data/hmdb51
+      torchrun --nproc-per-node 4 -m i3dzoo evaluate best.safetensors --data data/hmdb51
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo.training.metrics import evaluate_logits
-    from i3dzoo.training.predictions import fuse
+    from i3dzoo.training.team import Team
 
     if len(options["models"]) > 2:
         raise click.UsageError("one model or two are evaluated")
-    folder = options["output"] or Path()
+    team = Team(options["device"])
     splits = ("1", "2", "3") if options["split"] == "all" else (options["split"],)
     documents = []
     for split in splits:
-        bad: dict[str, str] = {}
-        found = [_predictions(model, split, folder, options, bad) for model in options["models"]]
-        fused = found[0] if len(found) == 1 else fuse(*found)
-        metrics = evaluate_logits(fused.logits, fused.labels)
-        document = {
-            "i3dzoo": "evaluation",
-            "dataset": _dataset(options["data"]),
-            "split": fused.run.split,
-            "protocol": fused.run.protocol,
-            **metrics.to_dict(),
-            "bad_videos": bad,
-        }
-        documents.append(document)
-        if not options["as_json"]:
-            low, high = metrics.interval
-            click.echo(
-                f"split {document['split']}, {document['protocol']}: {metrics.videos} videos, "
-                f"top-1 {100 * metrics.top1:.2f} % ({100 * low:.1f} to {100 * high:.1f}), "
-                f"top-5 {100 * metrics.top5:.2f} %, mean class {100 * metrics.mean_class:.2f} %"
-            )
-            if bad:
-                say(f"{len(bad)} videos of the split cannot be read and are not among these")
+        runner = _Runner(team, options)
+        found = runner.of_all(split)
+        if team.is_main:
+            documents.append(_measured(runner, found, split, options))
+    if not team.is_main:
+        return
+    if options["results"]:
+        _write_results(documents, options)
     if options["as_json"]:
         print_json(documents)
         return
     if len(documents) > 1:
         mean = sum(document["top1"] for document in documents) / len(documents)
         click.echo(f"mean of {len(documents)} splits: top-1 {100 * mean:.2f} %")
-    say("Next: i3dzoo evaluate RGB.jsonl FLOW.jsonl fuses the predictions of two streams")
+    _say_what_next(options)
+
+
+class _Runner:
+    """Predicts one split with each model; `bad` are the videos that cannot be read."""
+
+    def __init__(self, team: "Team", options: dict[str, Any]) -> None:
+        self.team, self.options = team, options
+        self.bad: dict[str, str] = {}
+        self.labels: tuple[str, ...] | None = None
+
+    def of_all(self, split: str) -> "Predictions":
+        """Return the predictions of the model, or those of two, fused."""
+        from i3dzoo.training.predictions import fuse
+
+        found = [self._of(model, split) for model in self.options["models"]]
+        return found[0] if len(found) == 1 else fuse(*found)
+
+    def _of(self, model: str, split: str) -> "Predictions":
+        """Read predictions, or make those that are not there yet."""
+        from i3dzoo.training.predictions import Run, read_predictions
+
+        options = self.options
+        if model.endswith(".jsonl"):
+            return read_predictions(model)
+        if options["data"] is None:
+            raise click.UsageError("--data is missing")
+        from i3dzoo._files import make_folder
+        from i3dzoo.checksums import sha256
+        from i3dzoo.engines import load_engine
+        from i3dzoo.loading import find
+
+        path = find(model)
+        run = Run(sha256(path), options["protocol"], split)
+        ran = "" if options["engine"] in ("auto", "torch") else f"_{options['engine']}"
+        # two models may have one name: best.safetensors of two runs
+        protocol = options["protocol"].replace(":", "-")
+        name = f"{path.stem}-{run.model[:8]}{ran}_{protocol}_split{split}.jsonl"
+        make_folder(options["output"])
+        target = options["output"] / name
+        found = self._predict(load_engine(path, options["engine"], options["device"]), target, run)
+        if self.team.is_main:
+            say(f"predictions: {target}")
+        return found
+
+    def _predict(self, engine: "Engine", path: Path, run: "Run") -> "Predictions":
+        import contextlib
+
+        from i3dzoo.cli._progress import watch
+        from i3dzoo.engines import device_of
+        from i3dzoo.errors import MetadataError
+        from i3dzoo.evaluate import parse_protocol, predict_videos
+        from i3dzoo.progress import Quiet
+        from i3dzoo.training.data import VideoClips, open_streams
+        from i3dzoo.training.failures import told
+        from i3dzoo.training.team import predict_together
+
+        metadata, team, options = engine.metadata, self.team, self.options
+        if metadata is None or not metadata.num_classes:
+            raise MetadataError(
+                "the model has no head, so there is nothing to evaluate; convert it"
+            )
+        datasets = open_streams(
+            options["data"],
+            {metadata.stream: metadata.input},
+            None if run.split == "none" else int(run.split),
+            None if run.split == "none" else "test",
+            parse_protocol(run.protocol),
+            on_bad_video=options["on_bad_video"],
+        )
+        clips = VideoClips(datasets, metadata.labels)
+        self.labels = clips.classes
+        shown = watch(counted=True) if team.is_main else contextlib.nullcontext(Quiet())
+        with told(lambda: "evaluating"), shown as progress:
+            bad: list[BadVideo] = []
+
+            def predict(done: set[str]) -> "Iterator[Prediction]":
+                # this process's share, and with it all, as far as it can be known here
+                left = len(clips.labels) - len(done)
+                progress.start("videos", len(done) + -(-left // team.world))
+                return predict_videos(
+                    lambda clips: engine.step_logits(clips[metadata.stream]).mean(1),
+                    datasets,
+                    labels=clips.labels,
+                    device=device_of(engine),
+                    batch_size=options["batch_size"],
+                    rank=team.rank,
+                    world=team.world,
+                    workers=options["workers"],
+                    done=done,
+                    skipped=bad.append,
+                )
+
+            found = predict_together(team, path, run, predict, progress.update)
+            for one in team.gather(bad):
+                if one.file not in self.bad:
+                    progress.say(f"{one.file}: left out: {one.reason}")
+                self.bad[one.file] = one.reason
+        return found
+
+
+def _measured(
+    runner: _Runner, found: "Predictions", split: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Print what a split gave, write what is wished for, and return it all."""
+    from i3dzoo.training.metrics import evaluate_logits
+
+    metrics = evaluate_logits(found.logits, found.labels)
+    if not options["as_json"]:
+        _print(found, metrics, len(runner.bad))
+    several = f"_split{split}" if options["split"] == "all" else ""
+    _write_extras(runner, found, metrics, several, options)
+    return {
+        "i3dzoo": "evaluation",
+        "dataset": _dataset(options["data"]),
+        "split": found.run.split,
+        "protocol": found.run.protocol,
+        "model": found.run.model,
+        **metrics.to_dict(),
+        "labels": runner.labels,
+        "bad_videos": runner.bad,
+    }
+
+
+def _print(found: "Predictions", metrics: "Metrics", bad: int) -> None:
+    low, high = metrics.interval
+    click.echo(
+        f"split {found.run.split}, {found.run.protocol}: {metrics.videos} videos, "
+        f"top-1 {100 * metrics.top1:.2f} % ({100 * low:.1f} to {100 * high:.1f}), "
+        f"top-5 {100 * metrics.top5:.2f} %, mean class {100 * metrics.mean_class:.2f} %"
+    )
+    if bad:
+        say(f"{bad} videos of the split cannot be read and are not among these")
+
+
+def _write_extras(
+    runner: _Runner, found: "Predictions", metrics: "Metrics", several: str, options: dict[str, Any]
+) -> None:
+    """Write the parquet file and the picture of the confusion matrix."""
+    if options["parquet"]:
+        from i3dzoo._files import make_folder
+        from i3dzoo.training.predictions import write_parquet
+
+        make_folder(options["output"])
+        models, run = found.run.model.split("+"), found.run
+        stem = "-".join(model[:8] for model in models)
+        name = f"{stem}_{run.protocol.replace(':', '-')}_split{run.split}.parquet"
+        say(f"predictions: {write_parquet(found, options['output'] / name, force=True)}")
+    if options["confusion"]:
+        from i3dzoo.training.report_plots import plot_confusion
+
+        target: Path = options["confusion"]
+        target = target.with_name(f"{target.stem}{several}{target.suffix or '.png'}")
+        labels = runner.labels or tuple(map(str, range(len(metrics.per_class))))
+        say(f"confusion matrix: {plot_confusion(metrics, labels, target)}")
 
 
 def _dataset(data: Path | None) -> str | None:
@@ -102,71 +260,22 @@ def _dataset(data: Path | None) -> str | None:
     return read_index(data).dataset if data and (data / INDEX_NAME).exists() else None
 
 
-def _predictions(
-    model: str, split: str, folder: Path, options: dict[str, Any], bad: dict[str, str]
-) -> "Predictions":
-    """Read predictions, or make those that are not there yet; bad videos go to `bad`."""
-    from i3dzoo.training.predictions import read_predictions
+def _write_results(documents: list[dict[str, Any]], options: dict[str, Any]) -> None:
+    """Write percents, as the model card has them."""
+    from i3dzoo._files import atomic_write
+    from i3dzoo.hub.results import in_percent
 
-    if model.endswith(".jsonl"):
-        return read_predictions(model)
-    if options["data"] is None:
-        raise click.UsageError("--data is missing")
-    from i3dzoo.checksums import sha256
-    from i3dzoo.engines import load_engine
-    from i3dzoo.loading import find
-    from i3dzoo.training.predictions import Run
-
-    path = find(model)
-    run = Run(sha256(path), options["protocol"], split)
-    ran = "" if options["engine"] in ("auto", "torch") else f"_{options['engine']}"
-    name = f"{path.stem}{ran}_{options['protocol'].replace(':', '-')}_split{split}.jsonl"
-    engine = load_engine(path, options["engine"], options["device"])
-    folder.mkdir(parents=True, exist_ok=True)
-    _predict(engine, folder / name, run, options, bad)
-    say(f"predictions: {folder / name}")
-    return read_predictions(folder / name)
+    name = options["data"].resolve().name if options["data"] else "videos"
+    results = [in_percent(document, name) for document in documents]
+    with atomic_write(options["results"]) as file:
+        file.write(json.dumps(results, indent=1).encode())
+    say(f"results: {options['results']}")
 
 
-def _predict(
-    engine: "Engine", path: Path, run: Any, options: dict[str, Any], bad: dict[str, str]
-) -> None:
-    from i3dzoo.cli._progress import watch
-    from i3dzoo.engines import device_of
-    from i3dzoo.errors import MetadataError
-    from i3dzoo.evaluate import parse_protocol, predict_videos
-    from i3dzoo.training.data import VideoClips, open_streams
-    from i3dzoo.training.predictions import PredictionWriter
-
-    metadata = engine.metadata
-    if metadata is None or not metadata.num_classes:
-        raise MetadataError("the model has no head, so there is nothing to evaluate; convert it")
-    datasets = open_streams(
-        options["data"],
-        {metadata.stream: metadata.input},
-        None if run.split == "none" else int(run.split),
-        None if run.split == "none" else "test",
-        parse_protocol(run.protocol),
-        on_bad_video=options["on_bad_video"],
-    )
-    clips = VideoClips(datasets, metadata.labels)
-    with PredictionWriter(path, run) as writer, watch(counted=True) as progress:
-
-        def skipped(video: "BadVideo") -> None:
-            if video.file not in bad:
-                progress.say(f"{video.file}: left out: {video.reason}")
-            bad[video.file] = video.reason
-
-        progress.start("videos", len(clips.labels))
-        for prediction in predict_videos(
-            lambda clips: engine.step_logits(clips[metadata.stream]).mean(1),
-            datasets,
-            labels=clips.labels,
-            device=device_of(engine),
-            batch_size=options["batch_size"],
-            workers=options["workers"],
-            done=writer.done,
-            skipped=skipped,
-        ):
-            writer.write(prediction)
-            progress.update(len(writer.done))
+def _say_what_next(options: dict[str, Any]) -> None:
+    models = options["models"]
+    if len(models) == 2 or models[0].endswith(".jsonl"):
+        say("Next: --results FILE writes what `i3dzoo push --results FILE` puts on the model card")
+        return
+    results = ["--results", str(options["results"])] if options["results"] else []
+    say(f"Next: {shlex.join(['i3dzoo', 'push', models[0], 'USER/NAME', *results])}")

@@ -1,4 +1,4 @@
-"""A file of results for the model card: what `evaluate --json` prints, or what a user writes.
+"""A file of results for the model card: what `evaluate` writes or prints, or what a user writes.
 
 One JSON object, or a list of them, or `{"results": [...]}`:
 
@@ -7,8 +7,9 @@ One JSON object, or a list of them, or `{"results": [...]}`:
 ```
 
 `dataset`, `split` and `top1` are needed, accuracies are percents; further keys are passed over.
-What `evaluate` prints says so of itself (`"i3dzoo": "evaluation"`): its accuracies are in 0..1, and
-where it does not know what its data is called, the checkpoint does.
+`evaluate --results FILE` writes it so. What `evaluate --json` prints says so of itself (`"i3dzoo":
+"evaluation"`): its accuracies are in 0..1, and where it does not know what its data is called, the
+checkpoint does.
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any
 
 from i3dzoo.errors import MetadataError
 
-__all__ = ["Result", "read_results"]
+__all__ = ["Result", "in_percent", "read_results"]
 
 _NAMES = {
     "hmdb51": "HMDB51",
@@ -73,19 +74,31 @@ def read_results(path: Path, dataset: str | None = None) -> tuple[Result, ...]:
     items = document if isinstance(document, list) else [document]
     if not items:
         raise MetadataError(f"{path}: holds no result; expected dataset, split and top1")
-    return tuple(_result(path, _of_evaluation(item, dataset)) for item in items)
+    return tuple(
+        _result(path, in_percent(item, dataset) if _is_evaluation(item) else item) for item in items
+    )
 
 
-def _of_evaluation(item: Any, dataset: str | None) -> Any:
-    """Return what `evaluate` printed as a user would write it; anything else as it is."""
-    if not isinstance(item, dict) or item.get("i3dzoo") != "evaluation":
-        return item
-    item = {**item, "dataset": item.get("dataset") or dataset}
+def _is_evaluation(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("i3dzoo") == "evaluation"
+
+
+def in_percent(item: dict[str, Any], dataset: str | None = None) -> dict[str, Any]:
+    """Return what `evaluate` found as a user would write it: in percents, its split in words.
+
+    Args:
+        item: With accuracies in 0..1.
+        dataset: What its data is called, where it does not say so itself.
+    """
+    item = {key: value for key, value in item.items() if key != "i3dzoo"}
+    item["dataset"] = item.get("dataset") or dataset
     if not item["dataset"]:
         del item["dataset"]
-    for key in ("top1", "top5"):
+    for key in ("top1", "top5", "mean_class"):
         if type(item.get(key)) in (int, float):
             item[key] = round(100 * item[key], 2)
+    if isinstance(item.get("interval"), list):
+        item["interval"] = [round(100 * end, 2) for end in item["interval"]]
     split = item.get("split")
     where = f"test {split}" if split in ("1", "2", "3") else "test"
     return {**item, "split": f"{where}, {item.get('protocol', 'center')}"}

@@ -34,6 +34,8 @@ __all__ = [
 INDEX_NAME = "index.jsonl"
 VERSION = 1
 
+_NO_FRAMES = "holds no frames: it has neither rgb/ nor u/ and v/"
+
 Layout = Literal["videos", "frames", "tao"]
 Roles = tuple[Role | None, Role | None, Role | None]
 
@@ -330,19 +332,19 @@ def read_entry(line: str) -> Entry:
 def scan_folders(root: Path) -> Index:
     """Make an index of `<root>/<class>/<video>/{rgb,u,v}/`, NVIDIA TAO's layout.
 
-    Classes are in alphabetical order. Nothing is written. A folder that cannot be read as frames
-    becomes an entry with an error.
+    Classes are in alphabetical order. Nothing is written. A folder that cannot be read as frames,
+    or that holds none, becomes an entry with an error.
 
     Raises:
         DatasetError: There are no such folders.
     """
     entries, classes = [], []
     for group in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        videos = sorted(p for p in group.iterdir() if any((p / s).is_dir() for s in ("rgb", "u")))
+        videos = sorted(p for p in group.iterdir() if p.is_dir() and not p.name.startswith("."))
         if videos:
             classes.append(group.name)
         entries += [_scan(root, video) for video in videos]
-    if not entries:
+    if all(entry.error == _NO_FRAMES for entry in entries):
         raise DatasetError(
             f"{root}: holds neither {INDEX_NAME} nor folders <class>/<video>/rgb; "
             "run i3dzoo prepare first"
@@ -353,6 +355,8 @@ def scan_folders(root: Path) -> Index:
 def _scan(root: Path, video: Path) -> Entry:
     file, label = video.relative_to(root).as_posix(), video.parent.name
     entry, flow = Entry(file, label), None
+    if not any((video / kind).is_dir() for kind in ("rgb", "u")):
+        return Entry(file, label, error=_NO_FRAMES)
     try:
         if (video / "u").is_dir():
             found = probe(video, "xy")
