@@ -148,14 +148,14 @@ def time_engine(folder: Path, kind: str, batch: int, runs: int) -> None:
     path = folder / f"{kind}_{batch}.engine"
     loaded = TensorRTEngine(path)
     clips = np.load(folder / "clips.npy").astype("f4") / np.float32(127.5) - np.float32(1)
-    logits = []
-    for first in range(0, len(clips), batch):
-        part = clips[first : first + batch]
-        part = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-        logits.append(loaded.run({"input_rgb": part})["fc_pred"])
-    np.save(folder / f"{kind}_{batch}.npy", np.concatenate(logits)[: len(clips)])
+    full = np.concatenate([clips, np.repeat(clips[-1:], -len(clips) % batch, axis=0)])
+    parts = full.reshape(-1, batch, *clips.shape[1:])
+    found = [each["fc_pred"] for each in loaded.run_all({"input_rgb": part} for part in parts)]
+    np.save(folder / f"{kind}_{batch}.npy", np.concatenate(found)[: len(clips)])
+    alone = loaded.run({"input_rgb": parts[0]})["fc_pred"]
     refusals = _refusals(path, batch)
-    times = _times(loaded, part, runs)
+    times = _times(loaded, parts[0], runs)
+    times["repeats"] = bool(np.array_equal(alone, found[0]))
     print(json.dumps(times | {"refusals": refusals}))
 
 

@@ -1,5 +1,6 @@
 """What runs a network: PyTorch, onnxruntime or TensorRT, behind one protocol."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
     from i3dzoo.metadata import Metadata
 
-__all__ = ["Engine", "EngineName", "device_of", "load_engine"]
+__all__ = ["Engine", "EngineName", "device_of", "load_engine", "run_clips"]
 
 EngineName = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 
@@ -97,6 +98,34 @@ def device_of(engine: Engine) -> "torch.device":
 
     parameters = engine.parameters() if isinstance(engine, torch.nn.Module) else iter(())
     return next((each.device for each in parameters), torch.device("cpu"))
+
+
+def run_clips(
+    engine: Engine, clips: Iterable["torch.Tensor"], *, features: bool = False
+) -> Iterator["torch.Tensor"]:
+    """Run clips one after another, the next being made while one is computed where that is known.
+
+    Args:
+        engine: What runs them.
+        clips: Float [C, T, H, W]; taken as they are needed.
+        features: Yield pooled features instead of logits.
+
+    Yields:
+        Of each clip, the logits [steps, classes] or the features [1024].
+    """
+    import torch
+
+    batches = (clip[None] for clip in clips)
+    stream = getattr(engine, "stream", None)
+    if stream is not None:
+        yield from (found[0] for found in stream(batches, features))
+        return
+    run = engine.features if features else engine.step_logits
+    weight = next(engine.parameters()) if isinstance(engine, torch.nn.Module) else None
+    for batch in batches:
+        with torch.inference_mode():
+            found = run(batch if weight is None else batch.to(weight.device, weight.dtype))
+        yield found[0]
 
 
 def _torch(path: Path, device: Literal["auto", "cpu", "cuda"]) -> Engine:

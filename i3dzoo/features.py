@@ -4,6 +4,7 @@ The pooled 1024 numbers are what FVD and most users of I3D features take; any ot
 averaged over its positions, and over its time.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -86,8 +87,8 @@ def extract(
         chosen = sampling.clips(samples, frames, clips or 1)
     else:
         chosen = sampling.windows(samples, frames, stride or frames)
-    found = [_run(model, pixels, endpoint) for _, pixels in load_clips(info, chosen, spec)]
-    vectors = np.stack(found)
+    loaded = (pixels for _, pixels in load_clips(info, chosen, spec))
+    vectors = np.stack([each.float().cpu().numpy() for each in _run(model, loaded, endpoint)])
     if not np.isfinite(vectors).all():
         raise FormatError(
             f"{path}: its features are not finite: the weights are broken; try `i3dzoo verify`"
@@ -121,21 +122,23 @@ def write_features(path: Path, features: Features) -> Path:
     return path
 
 
-def _run(model: "Engine", pixels: "torch.Tensor", endpoint: str) -> Array:
-    """Return the features of a clip, float32 [channels]."""
+def _run(
+    model: "Engine", clips: Iterable["torch.Tensor"], endpoint: str
+) -> Iterator["torch.Tensor"]:
+    """Yield the features [channels] of clips [C, T, H, W]."""
     import torch
 
-    from i3dzoo.engines import device_of
+    from i3dzoo.engines import device_of, run_clips
     from i3dzoo.model import InceptionI3d
 
-    x = pixels[None].to(device_of(model))
-    with torch.inference_mode():
-        if endpoint == POOLED:
-            vector = model.features(x)[0]
-        elif isinstance(model, InceptionI3d):
-            vector = model.endpoints(x, [endpoint])[endpoint][0].mean((1, 2, 3))
-        else:
-            raise UnknownNameError(
-                f"exported models give the pooled features, not {endpoint}; use --engine torch"
-            )
-    return vector.float().cpu().numpy()
+    if endpoint == POOLED:
+        yield from run_clips(model, clips, features=True)
+    elif isinstance(model, InceptionI3d):
+        for clip in clips:
+            with torch.inference_mode():
+                found = model.endpoints(clip[None].to(device_of(model)), [endpoint])[endpoint]
+            yield found[0].mean((1, 2, 3))
+    else:
+        raise UnknownNameError(
+            f"exported models give the pooled features, not {endpoint}; use --engine torch"
+        )

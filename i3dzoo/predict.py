@@ -12,13 +12,11 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from i3dzoo.architecture import MIN_FRAMES
-from i3dzoo.engines import Engine
+from i3dzoo.engines import Engine, run_clips
 from i3dzoo.errors import FormatError, I3DZooError, MetadataError, VideoError
 from i3dzoo.metadata import Input
-from i3dzoo.model import InceptionI3d
 from i3dzoo.video import Clip, Samples, VideoInfo, load_clips, probe, sampling
 
 __all__ = [
@@ -203,8 +201,9 @@ def predict_video(
     samples = _sample(info, spec, fps)
     chosen, note = _choose(samples, spec, clips, timeline)
     steps = []
-    for number, (_, pixels) in enumerate(load_clips(info, chosen, spec), 1):
-        steps.append(_run(model, pixels))
+    loaded = (pixels for _, pixels in load_clips(info, chosen, spec))
+    for number, logits_of_clip in enumerate(run_clips(model, loaded), 1):
+        steps.append(logits_of_clip.double().cpu().numpy())
         if progress is not None:
             progress(number, len(chosen))
     if timeline:
@@ -333,17 +332,6 @@ def _clip_note(samples: Samples, chosen: Sequence[Clip]) -> str:
 
 def _steps(frames: int) -> int:
     return -(-frames // FRAMES_A_STEP) - 1
-
-
-def _run(model: Engine, pixels: torch.Tensor) -> Floats:
-    """Return the logits of a clip, float64 [steps, classes]."""
-    clips = pixels[None]
-    if isinstance(model, InceptionI3d):
-        weight = next(model.parameters())
-        clips = clips.to(weight.device, weight.dtype)
-    with torch.inference_mode():
-        logits = model.step_logits(clips)[0]
-    return logits.double().cpu().numpy()
 
 
 def _join(

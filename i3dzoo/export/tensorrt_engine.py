@@ -1,8 +1,9 @@
 """Loading TensorRT engines with what lies beside them, and refusing those that cannot run here."""
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,44 @@ class TensorRTEngine:
             ShapeError: The engine was not built for these inputs or shapes.
         """
         shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+        return self._named(shapes, self._runner(shapes).run(_contiguous(inputs)))
+
+    def run_all(self, batches: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+        """Run batches one after another and yield their outputs in order.
+
+        While one is computed, the next is made and copied to the GPU.
+
+        Args:
+            batches: Inputs as for `run`; taken as they are needed.
+
+        Raises:
+            ShapeError: As for `run`.
+        """
+
+        def shapes_of(inputs: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+            return {name: tuple(array.shape) for name, array in inputs.items()}
+
+        for shapes, group in itertools.groupby(batches, shapes_of):
+            for found in self._runner(shapes).stream(map(_contiguous, group)):
+                yield self._named(shapes, found)
+
+    def _runner(self, shapes: dict[str, tuple[int, ...]]) -> EngineRunner:
+        """Return what runs inputs of these shapes; each is set up once."""
+        self._check_shapes(shapes)
+        key = tuple(sorted(shapes.items()))
+        if key not in self._runners:
+            self._runners[key] = EngineRunner(self._library.module, self._data, shapes)
+        return self._runners[key]
+
+    def _named(
+        self, shapes: dict[str, tuple[int, ...]], found: Mapping[str, bytes]
+    ) -> dict[str, Array]:
+        outputs = self._runner(shapes).outputs
+        return {
+            name: np.frombuffer(data, "f4").reshape(outputs[name]) for name, data in found.items()
+        }
+
+    def _check_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if set(shapes) != set(self.document["shapes"]):
             raise ShapeError(
                 f"{self.where}: takes {', '.join(self.document['shapes'])}; was given "
@@ -96,15 +135,6 @@ class TensorRTEngine:
                     f"{self.where}: {name} has shape {list(shapes[name])}; the engine takes "
                     f"{least} to {most}: build one with other --shapes"
                 )
-        key = tuple(sorted(shapes.items()))
-        if key not in self._runners:
-            self._runners[key] = EngineRunner(self._library.module, self._data, shapes)
-        runner = self._runners[key]
-        found = runner.run({name: np.ascontiguousarray(a) for name, a in inputs.items()})
-        return {
-            name: np.frombuffer(data, "f4").reshape(runner.outputs[name])
-            for name, data in found.items()
-        }
 
     def step_logits(self, x: "torch.Tensor") -> "torch.Tensor":
         """Return logits [B, steps, classes] of float clips [B, C, T, H, W].
@@ -112,12 +142,8 @@ class TensorRTEngine:
         Raises:
             ShapeError: The engine takes clips of another size, two streams, or uint8 frames.
         """
-        import torch
-
-        outputs = self._show(x)
-        if self.has_steps:
-            return torch.from_numpy(outputs["fc_steps"].copy())
-        return torch.from_numpy(outputs[OUTPUT].copy())[:, None]
+        (steps,) = self.stream([x])
+        return steps
 
     def features(self, x: "torch.Tensor") -> "torch.Tensor":
         """Return the pooled features [B, 1024] of float clips [B, C, T, H, W].
@@ -126,13 +152,25 @@ class TensorRTEngine:
             MetadataError: The engine was exported without them.
             ShapeError: As for `step_logits`.
         """
+        (pooled,) = self.stream([x], features=True)
+        return pooled
+
+    def stream(
+        self, clips: "Iterable[torch.Tensor]", features: bool = False
+    ) -> "Iterator[torch.Tensor]":
+        """Yield the `step_logits` of each, or the `features`, computing while the next is made."""
         import torch
 
-        check_features(self.where, self.options, self.num_classes)
-        return torch.from_numpy(self._show(x)["features"].copy())
-
-    def _show(self, x: "torch.Tensor") -> dict[str, Array]:
-        return self.run({INPUT[self.streams[0].stream]: x.cpu().float().numpy()})
+        if features:
+            check_features(self.where, self.options, self.num_classes)
+        name = INPUT[self.streams[0].stream]
+        for outputs in self.run_all({name: x.cpu().float().numpy()} for x in clips):
+            if features:
+                yield torch.from_numpy(outputs["features"].copy())
+            elif self.has_steps:
+                yield torch.from_numpy(outputs["fc_steps"].copy())
+            else:
+                yield torch.from_numpy(outputs[OUTPUT].copy())[:, None]
 
     def _check_labels(self) -> None:
         given = self.document["outputs"].get(OUTPUT)
@@ -157,6 +195,10 @@ class TensorRTEngine:
                 f"{self.where}: was built on {built['name']} ({built['capability']}), and this is "
                 f"{here}; export again here, or with --compatible"
             )
+
+
+def _contiguous(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: np.ascontiguousarray(array) for name, array in inputs.items()}
 
 
 def check_library(where: str, document: dict[str, Any], found: Library) -> None:
