@@ -103,7 +103,7 @@ def read_mutants(folder: Path, target: Path, opened: Path, count: int) -> int:
         [sys.executable, "-c", CHILD, str(Path(__file__).parent), json.dumps(job)],
         capture_output=True,
         text=True,
-        timeout=60 + count / 20,
+        timeout=60 + count * (0.05 + target.stat().st_size / 5e7),
         check=False,
         env={**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
     )
