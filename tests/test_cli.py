@@ -141,7 +141,7 @@ def test_a_false_name_is_found(genuine: Checkpoint, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["convert", "nothing.pt"], "nothing.pt: is neither a file nor a zoo model"),
-        (["identify", "nothing.pt"], "nothing.pt: there is no such file"),
+        (["identify", "nothing.pt"], "nothing.pt: is neither a file nor a zoo model"),
         (["convert", "FILE", "FILE"], "exists already; pass --force"),
         (["convert", "FILE", "no/x.pt", "--to", "piergiaj"], "does not exist; create it first"),
         (["convert", "FILE", "--to", "caffe"], "no layout is called 'caffe'"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @json_option
 def command(files: tuple[Path, ...], as_json: bool) -> None:
-    """Say which layout FILES have and which published checkpoint they are.
+    """Say which layout FILES (or zoo models) have and which published checkpoint they are.
 
     Every tensor is matched by its CRC32C against the published checkpoints, whatever the layout:
     all of one, its trunk under another head, its convolutions with BatchNorm moved, or the nearest.
@@ -33,11 +33,12 @@ def command(files: tuple[Path, ...], as_json: bool) -> None:
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from i3dzoo.errors import I3DZooError
     from i3dzoo.joint import read_networks
+    from i3dzoo.loading import find
 
     documents: list[dict[str, Any]] = []
     for file in files:
         try:
-            networks = read_networks(file)
+            networks = read_networks(find(file))
         except I3DZooError as error:
             if len(files) == 1:
                 raise
