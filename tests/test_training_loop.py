@@ -82,14 +82,37 @@ def test_kill_and_resume_to_the_bit(tmp_path: Path) -> None:
     assert len(list((killed / "checkpoints").iterdir())) == 1
 
 
+def test_killed_in_the_middle_of_a_save(tmp_path: Path) -> None:
+    """With half of a checkpoint written, the one before it is whole, and is gone on from."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    _finish(_start(whole))
+    process = _start(killed, "--die-in-save", "4")
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    names = [path.name for path in (killed / "checkpoints").iterdir()]
+    found = state.latest(killed)
+    assert found is not None
+    assert len(names) == 2  # the whole one, and half of the next under another name
+    assert state.load(found)[0].step < 4
+    _finish(_start(killed, "--resume"))
+    expected = _weights(whole)
+    for name, tensor in _weights(killed).items():
+        assert torch.equal(tensor, expected[name]), name
+    assert _losses(killed) == _losses(whole)
+    assert len(list((killed / "checkpoints").iterdir())) == 1
+
+
 def test_two_processes_are_one_of_twice_the_batch(tmp_path: Path) -> None:
     """Two processes over gloo give the loss curve of one with the same whole batch."""
     one, two = tmp_path / "one", tmp_path / "two"
     alike = ["--set", "network.dropout=0"]
     _finish(_start(one, *alike))
     _finish(_start(two, *alike, world=2))
-    assert _losses(two) == pytest.approx(_losses(one), rel=1e-4)
+    assert _losses(two) == pytest.approx(_losses(one), rel=1e-5)
     assert len(_losses(two)) == 6
+    expected = _weights(one)
+    for name, tensor in _weights(two).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
     for folder in (one, two):
         told = json.loads((folder / "bad.json").read_text())
         assert sorted(told) == sorted(f"bad {number}" for number in BAD)  # each once, of all

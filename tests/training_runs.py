@@ -1,14 +1,17 @@
 """Small runs for the tests of training: also a program, so that it can be killed and parallel.
 
-python tests/training_runs.py FOLDER [--resume] [--set KEY=VALUE ...]
+python tests/training_runs.py FOLDER [--resume] [--die-in-save N] [--set KEY=VALUE ...]
 """
 
 import argparse
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,6 +108,8 @@ def run(folder: Path, settings: list[str], resume: Path | None = None) -> tuple[
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         with torch.inference_mode():
+            for _ in range(accelerator.process_index):  # processes need not take equally many
+                module({"rgb": clips.clip(99, 0).views["rgb"][None]})
             batch = torch.stack([clips.clip(99, number).views["rgb"] for number in range(8)])
             logits = module({"rgb": batch})
         labels = torch.tensor(clips.labels[:8])
@@ -150,14 +155,37 @@ def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def die_in_save(number: int) -> None:
+    """Have this process killed when half of a checkpoint is on the disk."""
+    save, left = torch.save, [number]
+
+    def half(content: Any, file: Any) -> None:
+        left[0] -= 1
+        if left[0] or not isinstance(content, dict) or "position" not in content:
+            left[0] += not (isinstance(content, dict) and "position" in content)
+            save(content, file)
+            return
+        whole = io.BytesIO()
+        save(content, whole)
+        file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+        file.flush()
+        os.fsync(file.fileno())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = half  # type: ignore[assignment] # for the test
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--die-in-save", type=int, help="Number of the save to die in, from 1.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.die_in_save:
+        die_in_save(arguments.die_in_save)
     resume = state.latest(arguments.folder) if arguments.resume else None
     run(arguments.folder, arguments.settings, resume)
 

@@ -50,9 +50,12 @@ def make_accelerator(recipe: Recipe, device: str = "auto") -> "Accelerator":
         from accelerate import Accelerator, DistributedDataParallelKwargs
     except ImportError as error:
         raise DependencyError("training needs accelerate: pip install 'i3dzoo[train]'") from error
+    from accelerate.state import AcceleratorState
+
     cpu = device == "cpu" or not torch.cuda.is_available()
     asked = recipe.loop.precision
     precision = "no" if asked == "fp32" or (cpu and asked == "fp16") else asked
+    AcceleratorState._reset_state()  # of an earlier run in this process, of another precision
     # gradients are reduced where they lie, instead of in a copy
     options = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[options])
