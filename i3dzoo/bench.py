@@ -7,6 +7,8 @@ its memory is its own.
 import dataclasses
 import importlib.util
 import multiprocessing
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -88,7 +90,7 @@ class Row:
 
 def available() -> list[str]:
     """Return the engines that are installed and have the device that they need."""
-    found = ["torch"]
+    found = ["torch", "torch-compiled"] if _compiles() else ["torch"]
     for engine, module in (("onnxruntime", "onnxruntime"), ("openvino", "openvino")):
         if importlib.util.find_spec(module) and importlib.util.find_spec("onnx"):
             found.append(engine)
@@ -101,6 +103,15 @@ def available() -> list[str]:
     except (DependencyError, DeviceError):
         return found
     return [*found, "tensorrt"]
+
+
+def _compiles() -> bool:
+    """Whether torch.compile has what it needs: Triton beside a GPU, else a C++ compiler."""
+    import torch
+
+    if torch.cuda.is_available():
+        return importlib.util.find_spec("triton") is not None
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl")))
 
 
 def measure(jobs: Sequence[Job], told: Callable[[Row], None] = lambda _: None) -> list[Row]:
@@ -174,6 +185,8 @@ def _in_a_process(job: Job) -> Iterator[tuple[Row, Array | None]]:
             reason = f"its process ended with code {process.exitcode}"
             yield Row(job.engine, job.precision, batch, failure=reason), None
     finally:
+        if not left:
+            process.join(10)  # to clean up after itself, as compilers must
         process.terminate()
         process.join()
 

@@ -23,11 +23,13 @@ def test_table_and_picture(capsys: pytest.CaptureFixture[str], file: Path, tmp_p
     """Every engine that is here is measured, and agrees with PyTorch."""
     plot = tmp_path / "bench.png"
     arguments = ["--crop", 32, "--frames", 9, "--runs", 2, "--batch", 1, "--batch", 2, "--json"]
+    quick = [engine for engine in available() if engine != "torch-compiled"]
+    arguments += [word for engine in quick for word in ("--engine", engine)]
     with pytest.raises(SystemExit) as stop:
         main(["bench", str(file), "--plot", str(plot), *map(str, arguments)])
     assert stop.value.code == 0
     rows = [Row(**row) for row in json.loads(capsys.readouterr().out)["rows"]]
-    assert {row.engine for row in rows} == set(available()) >= {"torch", "onnxruntime"}
+    assert {row.engine for row in rows} == set(quick) >= {"torch", "onnxruntime"}
     for row in rows:
         assert row.failure is None
         assert row.clips_per_second == pytest.approx(1e3 * row.batch / (row.p50_ms or 0))
@@ -36,6 +38,19 @@ def test_table_and_picture(capsys: pytest.CaptureFixture[str], file: Path, tmp_p
         assert row.error is not None
         assert row.error < 1e-4 or row.precision != "fp32"
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_compiled(file: Path) -> None:
+    """PyTorch's compiler is among the engines where there is a compiler, and agrees."""
+    if "torch-compiled" not in available():
+        pytest.skip("there is no C++ compiler, or no Triton beside the GPU")
+    clips = {"batches": (1,), "runs": 1, "frames": 9, "crop": 32}
+    jobs = [Job(file, engine, **clips) for engine in ("torch", "torch-compiled")]  # type: ignore[arg-type] # of a dict
+    _, row = measure(jobs)
+    assert row.failure is None
+    assert row.error is not None
+    assert row.error < 1e-4
 
 
 def test_what_fails_is_said(file: Path) -> None:

@@ -21,7 +21,7 @@ _ENGINES = ("torch", "torch-compiled", "onnxruntime", "openvino", "tensorrt")  #
     "engines",
     multiple=True,
     type=click.Choice(_ENGINES),
-    help="Measure this one; several may be given.  [default: all that run here but compiled]",
+    help="Measure this one; several may be given.  [default: all that run here]",
 )
 @click.option(
     "--precision",
