@@ -16,6 +16,8 @@ __all__ = ["atomic_write", "check_output", "make_folder", "output_error"]
 def check_output(path: Path, force: bool) -> None:
     """Refuse an output that exists, unless forced, and one that is a folder or a link, always.
 
+    So is one in a folder that does not exist, before work is done that would be lost.
+
     Raises:
         OutputError: With what to do about it.
     """
@@ -25,6 +27,8 @@ def check_output(path: Path, force: bool) -> None:
         raise OutputError(f"{path}: is a folder; name a file")
     if path.exists() and not force:
         raise OutputError(f"{path}: exists already; pass --force to replace it")
+    if not path.parent.is_dir():
+        raise output_error(path, OSError(errno.ENOENT, ""))
 
 
 def make_folder(path: Path) -> None:

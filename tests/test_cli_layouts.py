@@ -21,6 +21,12 @@ def file(random_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
     return write_checkpoint(tmp_path_factory.mktemp("cli") / "x.safetensors", random_checkpoint)
 
 
+def test_the_help_names_every_layout() -> None:
+    """The help of convert has each layout, a new one too."""
+    words = run("convert", "--help").stdout.replace(",", " ").replace(";", " ").split()
+    assert set(tables.names()) <= set(words)
+
+
 @pytest.mark.parametrize(
     ("layout", "printed"),
     [
@@ -99,13 +105,22 @@ def test_averaged_kernels_are_part_of_the_mapping(file: Path, tmp_path: Path) ->
     assert other["operation"] == "as it is"
 
 
-def test_an_old_report_stops_before_anything_is_written(file: Path, tmp_path: Path) -> None:
-    """A report that exists is refused first, so that no file is left that nobody reported."""
-    (tmp_path / "report.json").write_text("mine")
-    result = run("convert", file, "x.pt", "--to", "tao", "--report", "report.json", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ("old.json", "old.json: exists already; pass --force"),
+        ("no/new.json", "no/new.json: cannot be written: the folder no does not exist; create it"),
+    ],
+)
+def test_a_report_that_cannot_be_stops_before_anything_is_written(
+    file: Path, tmp_path: Path, report: str, message: str
+) -> None:
+    """It is refused first, so that no file is left that nobody reported."""
+    (tmp_path / "old.json").write_text("mine")
+    result = run("convert", file, "x.pt", "--to", "tao", "--report", report, cwd=tmp_path)
     assert result.returncode == 1
-    assert "report.json: exists already; pass --force" in result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert result.stderr.startswith(f"i3dzoo: {message}")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.json"]
 
 
 def test_what_is_not_the_networks_is_left_out(

@@ -57,8 +57,9 @@ if TYPE_CHECKING:
 def command(**options: Any) -> None:
     """Translate a checkpoint SRC (a file of any layout or a zoo name) to DST.
 
-    The mapping of every tensor goes to standard error, the path of DST is the last line of
-    standard output.
+    Layouts are canonical, deepmind, deepmind600, flax, hassony2, keras, keras3, piergiaj and tao;
+    that of SRC is recognised. The mapping of every tensor goes to standard error, the path of DST
+    is the last line of standard output.
 
     \b
     Examples:
@@ -73,13 +74,10 @@ def command(**options: Any) -> None:
       i3dzoo convert strange.pt --dry-run
       i3dzoo convert strange.pt trunk.safetensors --ignore 'fc.*'
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo._files import check_output
-
     layout = options["layout"]
-    if options["report"]:
-        check_output(options["report"], options["force"])
-    checkpoints, documents = _read_networks(options)
     target = options["target"] or _default_target(options["source"], layout)
+    _check_outputs(target, options)
+    checkpoints, documents = _read_networks(options)
     steps, ignored = _mapping(checkpoints, layout, str(target))
     if not options["quiet"] and not options["as_json"]:
         _print_mapping(steps, ignored)
@@ -101,6 +99,18 @@ def command(**options: Any) -> None:
         _print_report(document, options)
     if not options["as_json"]:
         _print_result(target, options)
+
+
+def _check_outputs(target: Path, options: dict[str, Any]) -> None:
+    """Refuse outputs that cannot be, before anything is read or written."""
+    from i3dzoo import formats, tables
+    from i3dzoo._files import check_output
+
+    outputs = [options["report"]] if options["report"] else []
+    if not options["dry_run"]:
+        outputs += formats.outputs(tables.table(options["layout"]).format, target)
+    for output in outputs:
+        check_output(output, options["force"])
 
 
 def _read_networks(
