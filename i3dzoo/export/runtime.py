@@ -1,5 +1,6 @@
 """Running ONNX models with onnxruntime."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,6 +173,8 @@ def _session(
 
 def _providers(available: Sequence[str]) -> list[str]:
     known = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    if known[0] in available:
+        importlib.import_module("torch")  # brings the libraries of CUDA and cuDNN with it
     return [name for name in known if name in available]
 
 
