@@ -4,7 +4,9 @@ import contextlib
 import itertools
 import multiprocessing
 import os
-from collections.abc import Callable, Generator, Iterable
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -36,7 +38,8 @@ def run(
 
     Processes are spawned, not forked: PyTorch and OpenCV hold threads that a fork would lose. At
     most two items a process are in flight, so nothing piles up where the caller is slow. An
-    exception of `function` is raised here, and what has not begun by then is not begun.
+    exception of `function` is raised here, and what has not begun by then is not begun. Ctrl-C
+    ends the processes at once, without a word of theirs.
 
     Args:
         function: Picklable, as are items and results; `jobs` of 1 runs it in this process.
@@ -52,10 +55,12 @@ def run(
         return
     pending: dict[Future[Result], Item] = {}
     remaining = iter(items)
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
     try:
-        for item in itertools.islice(remaining, 2 * jobs):
-            pending[pool.submit(function, item)] = item
+        with _deaf():
+            for item in itertools.islice(remaining, 2 * jobs):
+                pending[pool.submit(function, item)] = item
         while pending:
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
@@ -63,6 +68,10 @@ def run(
                 for item in itertools.islice(remaining, 1):
                     pending[pool.submit(function, item)] = item
                 yield finished, future.result()
+    except KeyboardInterrupt:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     except BrokenProcessPool as error:
         raise I3DZooError(
             "a worker process was killed, most likely for lack of memory; "
@@ -70,3 +79,16 @@ def run(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Let processes that begin here not hear Ctrl-C: it is sent to all, and the first one acts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where signals cannot be set
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

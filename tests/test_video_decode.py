@@ -407,6 +407,22 @@ class TestRealClips:
         assert info.warnings[0].startswith("the file is damaged; ")
         assert len(read(info).frames) == info.frames
 
+    def test_damage_is_the_same_each_time(self, test_data: Path, tmp_path: Path) -> None:
+        """A damaged file has the frames that it was counted to have, however often it is read."""
+        whole = (test_data / "clips" / "arm_wrestling.mp4").read_bytes()
+        random = np.random.default_rng(0)
+        for number in range(6):
+            data = bytearray(whole)
+            for place in random.integers(10_000, len(data) - 10_000, 50):
+                data[place] ^= 0xFF
+            path = tmp_path / f"{number}.mp4"
+            path.write_bytes(data)
+            info = probe(path)
+            assert info.warnings
+            ends = [0, info.frames - 1]
+            np.testing.assert_array_equal(read(info, ends).frames, read(info, ends).frames)
+            assert probe(path).frames == info.frames
+
     def test_mp4_without_its_index(self, test_data: Path, tmp_path: Path) -> None:
         """An MP4 that lost its end lost its index too and cannot be read."""
         data = (test_data / "clips" / "arm_wrestling.mp4").read_bytes()

@@ -4,7 +4,11 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -367,6 +371,29 @@ class TestIndex:
 
 
 class TestCommand:
+    @pytest.mark.skipif(os.name != "posix", reason="sends signals as terminals do")
+    def test_interrupted(self, tmp_path: Path) -> None:
+        """Ctrl-C ends all processes at once, and without tracebacks."""
+        command = ["prepare", "generated", "made", "--size", "32x32", "--frames", "4"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "i3dzoo", *command, "--jobs", "2"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.rglob("*.avi")) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (1, "")
+        assert "Aborted!" in err
+        assert "Traceback" not in err
+        assert 0 < len(list(tmp_path.rglob("[!.]*.avi"))) < 510
+
     def test_generate_then_prepare(self, tmp_path: Path) -> None:
         """The two commands in a row: the path is the last line, the JSON is one document."""
         lists = tmp_path / "lists"

@@ -61,10 +61,21 @@ def probe_container(path: Path) -> VideoInfo:
     Raises:
         VideoError: It is no video, or no frame of it decodes.
     """
+    info = _probe(path, threads=0)
+    if info is None or info.warnings:
+        # Of a damaged file several threads drop other frames each time.
+        info = _probe(path, threads=1)
+    if info is None:
+        raise VideoError(f"{path}: no frame of it can be decoded; the file is damaged or empty")
+    return info
+
+
+def _probe(path: Path, threads: int) -> VideoInfo | None:
+    """Decode a file once; None where no frame of it decodes."""
     report = _Report()
     stamps: list[float | None] = []
     keys: list[tuple[int, int | None]] = []
-    with open_video(path) as (container, stream):
+    with open_video(path, threads) as (container, stream):
         height = width = 0
         for frame in decode(container, stream, report):
             if not stamps:
@@ -75,7 +86,7 @@ def probe_container(path: Path) -> VideoInfo:
                 keys.append((len(stamps), frame.pts))
             stamps.append(stamp(frame))
         if not stamps:
-            raise VideoError(f"{path}: no frame of it can be decoded; the file is damaged or empty")
+            return None
         declared = float(stream.average_rate or stream.guessed_rate or 0) or None
         truncated = _ends_early(stream, report) or (
             container.format.name == "gif" and _lacks_trailer(path)
@@ -106,7 +117,7 @@ def read_container(
     reformatter = VideoReformatter()
     pending = iter(wanted.tolist())
     target = next(pending, None)
-    with open_video(info.path, threads) as (container, stream):
+    with open_video(info.path, 1 if info.warnings else threads) as (container, stream):
         position = 0
         frames = decode(container, stream)
         while target is not None:
