@@ -118,7 +118,7 @@ def engine(folder: Path, kind: str, batch: int) -> None:
         precision=kind if kind in ("tf32", "int8") else "fp16",  # type: ignore[arg-type] # checked
         timing_cache=folder / "timing.cache",
         refittable=kind == "refit",
-        compatible=kind == "compatible",
+        compatible="gpus" if kind == "compatible" else None,
     )
     graph = "int8" if kind == "int8" else "i3d"
     shape = (batch, 3, *SIZE)

@@ -175,7 +175,7 @@ def test_shapes_that_do_not_fit(rgb: Checkpoint, shapes: str, message: str) -> N
     ("options", "message"),
     [
         ({"timing_cache": Path("timing.cache")}, "keeps no timing cache; leave --timing-cache out"),
-        ({"compatible": True}, "fit every GPU that it knows, and no other version"),
+        ({"compatible": "all"}, "fit every GPU that it knows, and no other version"),
     ],
 )
 def test_what_this_library_has_not(

@@ -94,7 +94,11 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option(
     "--timing-cache", type=click.Path(path_type=Path), help="TensorRT: kept between builds."
 )
-@click.option("--compatible", is_flag=True, help="TensorRT: for other versions and GPUs as well.")
+@click.option(
+    "--compatible",
+    type=click.Choice(["gpus", "versions", "all"]),
+    help="TensorRT: for GPUs from Ampere on, for later versions, or both.",
+)
 @click.option("--refittable", is_flag=True, help="TensorRT: weights can be replaced later.")
 @click.option(
     "--refit",

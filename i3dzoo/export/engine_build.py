@@ -69,7 +69,8 @@ class EngineOptions:
         shapes: `MIN,OPT,MAX`, each a batch or BxTxHxW; None is 1,1,8.
         workspace: The most memory for building, in GiB; None leaves it to TensorRT.
         timing_cache: A file of measured kernels, read if it is there, and written.
-        compatible: For later versions and for GPUs from Ampere on, at some cost in speed.
+        compatible: For GPUs from Ampere on, for later versions of the library, or both, at some
+            cost in speed.
         refittable: Weights can be replaced without building again.
     """
 
@@ -77,7 +78,7 @@ class EngineOptions:
     shapes: str | None = None
     workspace: float | None = None
     timing_cache: Path | None = None
-    compatible: bool = False
+    compatible: Literal["gpus", "versions", "all"] | None = None
     refittable: bool = False
 
 
@@ -200,8 +201,9 @@ def _configure(
         config.set_tactic_sources(sum(1 << int(source) for source in own))
     if options.refittable:
         switch("REFIT", True)
-    if options.compatible:
+    if options.compatible in ("versions", "all"):
         switch("VERSION_COMPATIBLE", True)
+    if options.compatible in ("gpus", "all"):
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.workspace is not None:
         limit = int(options.workspace * (1 << 30))

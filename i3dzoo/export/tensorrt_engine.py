@@ -190,10 +190,11 @@ class TensorRTEngine:
                 )
             return
         built = self.document["gpu"]
-        if built is not None and not self.document["compatible"] and built != vars(here):
+        anywhere = built is None or self.document["compatible"] in ("gpus", "all")
+        if not anywhere and built != vars(here):
             raise DeviceError(
                 f"{self.where}: was built on {built['name']} ({built['capability']}), and this is "
-                f"{here}; export again here, or with --compatible"
+                f"{here}; export again here, or with --compatible gpus"
             )
 
 
@@ -216,7 +217,7 @@ def check_library(where: str, document: dict[str, Any], found: Library) -> None:
         for each in (document["version"], found.version)
     )
     later = found.name == document["library"] and old[:1] == new[:1] and old <= new
-    if built != here and not (later and document["compatible"]):
+    if built != here and not (later and document["compatible"] in ("versions", "all")):
         raise MetadataError(
             f"{where}: was built by {built}, and {here} is installed; install the former or export "
             "again"
