@@ -369,6 +369,25 @@ class TestCache:
             assert again is not None
             assert torch.equal(again, views)
 
+    def test_processes_share_one(self, tmp_path: Path) -> None:
+        """A process that joins another's cache decodes nothing anew, and leaves it in place."""
+        index = small_prepared(tmp_path).index
+        made = FrameCache(1 << 24)
+        data = VideoDataset(index, SPEC, cache=made)
+        first = [data[number].views for number in range(12)]
+        for entry in index.entries:
+            (index.root / entry.file).unlink()
+        joined = FrameCache.of(made.folder, 1 << 24)
+        data = VideoDataset(index, SPEC, cache=joined)
+        for number, views in enumerate(first):
+            found = data[number].views
+            assert views is not None
+            assert found is not None
+            assert torch.equal(found, views)
+        joined.close()
+        assert joined.reserved == made.reserved
+        assert len(list(made.folder.iterdir())) == 12
+
     def test_broken_videos_leave_nothing(self, tmp_path: Path) -> None:
         """A video that breaks while it is cached is an error, and no half array stays."""
         index = small_prepared(tmp_path, per_class=1).index

@@ -49,7 +49,7 @@ _NOT_WITH_A_SPEC = {
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="GB",
-    help="Keep decoded frames, up to this.",
+    help="Keep decoded frames, up to this, of all processes.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
 @json_option

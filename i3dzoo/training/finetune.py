@@ -122,8 +122,7 @@ def finetune(
     torch.backends.cudnn.benchmark = recipe.loop.cudnn_benchmark
     torch.backends.cudnn.deterministic = recipe.loop.cudnn_deterministic
     torch.manual_seed(recipe.loop.seed)
-    cache = FrameCache(task.cache_bytes) if task.cache_bytes else None
-    job = _Job(task, recipe, accelerator, cache, tell)
+    job = _Job(task, recipe, accelerator, _frame_cache(task.cache_bytes, accelerator), tell)
     if main:
         make_folder(task.folder)
         job.describe(finished=False)
@@ -360,6 +359,16 @@ class _Job:
             plot_run(found, self.task.folder)
         if "last" not in self.task.keep:
             shutil.rmtree(self.task.folder / "checkpoints", ignore_errors=True)
+
+
+def _frame_cache(limit: int, accelerator: "Accelerator") -> FrameCache | None:
+    """Return the one cache of this machine's processes."""
+    if not limit:
+        return None
+    own = FrameCache(limit) if accelerator.is_local_main_process else None
+    made = [] if own is None else [(platform.node(), str(own.folder))]
+    folders: dict[str, str] = dict(gathered(made, accelerator))
+    return own or FrameCache.of(folders[platform.node()], limit)
 
 
 def _environment(accelerator: "Accelerator") -> dict[str, str]:

@@ -53,6 +53,16 @@ class FrameCache:
             ) from error
         self._finalizer: Any = weakref.finalize(self, _remove, self.folder, os.getpid())
 
+    @classmethod
+    def of(cls, folder: str | Path, limit: int) -> "FrameCache":
+        """Return the cache that another process of this machine has made, and will remove.
+
+        Processes that reserve for the same videos in the same order keep the same ones, each once.
+        """
+        cache = cls.__new__(cls)
+        cache.limit, cache.reserved, cache.folder, cache._finalizer = limit, 0, Path(folder), None
+        return cache
+
     def __getstate__(self) -> dict[str, Any]:
         # Workers get the folder, but not the duty to remove it.
         return {**self.__dict__, "_finalizer": None}
