@@ -230,12 +230,19 @@ def test_altered_repository(hub: Hub, home: Home, published: str) -> None:
     edited = hub.commit(repository, {**repository.tree, "README.md": readme}, "edit", "alice")
     labels = hub.regular(b"one\ntwo\n")
     hub.commit(repository, {**repository.tree, "labels.txt": labels}, "edit", "alice")
+    outside = hub.commit(repository, {**repository.tree, "../../x": labels}, "edit", "alice")
     empty = hub.create("alice/empty")
     lines = steps(
-        home, pull(f"{NAME}@{edited}"), pull(), pull(f"{NAME}@{published}"), pull(empty.name)
+        home,
+        pull(f"{NAME}@{outside}", everything=True),
+        pull(f"{NAME}@{edited}"),
+        pull(),
+        pull(f"{NAME}@{published}"),
+        pull(empty.name),
     )
     match(
         lines,
+        r"FetchError: .* lists a file '\.\./\.\./x', which leads out of the repository; nothing",
         edited,
         f"labels.txt has sha256 {labels.sha256}, expected .* as SHA256SUMS says; it was changed",
         published,

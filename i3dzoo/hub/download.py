@@ -202,6 +202,12 @@ class _Job:
         names = set(listed) if everything else set(_NEEDED & set(listed))
         if self.address.file:
             names = {self.main}
+        for name in names:
+            if {"..", ""} & set(re.split(r"[/\\]", name)):
+                raise FetchError(
+                    f"{self.address}: lists a file {name!r}, which leads out of the repository; "
+                    "nothing was fetched"
+                )
         chosen = sorted((listed[name] for name in names), key=lambda each: each.size)
         if chosen[-1].size > max_size:
             raise FetchError(
