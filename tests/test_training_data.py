@@ -1,5 +1,6 @@
 """Prepared datasets as the training loop reads them."""
 
+import multiprocessing
 import time
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 
 from i3dzoo.metadata import Input
-from i3dzoo.training.clips import load, pinned
+from i3dzoo.training.clips import load, pinned, through
 from i3dzoo.training.data import VideoClips, open_streams, training_sampling
 from i3dzoo.training.recipe import Augment
+from i3dzoo.training.ring import Ring
 
 from .video_data import small_prepared
 
@@ -98,3 +100,35 @@ def test_pinning_keeps_the_order() -> None:
     assert [batch.pins for batch in batches] == [1] * 11
     assert list(pinned(iter(batches), torch.device("cpu"))) == batches
     assert [batch.pins for batch in batches] == [1] * 11
+
+
+def test_batches_through_a_ring(data: Path) -> None:
+    """Workers share four slots for ten batches, the last of them smaller, and none is torn."""
+    source = clips(data, Augment(flip=0.5))
+    keys = [[(epoch, number) for number in (1, 4, 2)] for epoch in range(9)] + [[(9, 5)]]
+    ring = Ring(source.clip(0, 0).views, 3, 4)
+    found = list(through(ring, source, iter(keys), torch.device("cpu"), 1))
+    assert len(found) == 10
+    for batch, key in zip(found, keys, strict=True):
+        expected = torch.stack([source.clip(*each).views["rgb"] for each in key])
+        assert torch.equal(batch.clips["rgb"], expected)
+        assert batch.clips["rgb"].is_contiguous(memory_format=torch.channels_last_3d)
+        assert batch.labels.tolist() == [source.labels[number] for _, number in key]
+
+
+def test_a_ring_that_is_left_early(data: Path) -> None:
+    """Workers end when no more batches are wanted."""
+    source = clips(data, Augment(flip=0.5))
+    keys = ([(epoch, 0), (epoch, 1)] for epoch in range(100))
+    ring = Ring(source.clip(0, 0).views, 2, 4)
+    batches = through(ring, source, keys, torch.device("cpu"), 1)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined] # a generator
+    assert not multiprocessing.active_children()
+
+
+def test_a_ring_needs_shared_memory(data: Path) -> None:
+    """More than the system has is known beforehand."""
+    clip = clips(data, Augment()).clip(0, 0).views
+    assert Ring.fits(clip, 2, 4)
+    assert not Ring.fits(clip, 2, 10**9)

@@ -2,20 +2,24 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from functools import partial
+from itertools import chain
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from i3dzoo.training.plan import share
+from i3dzoo.training.ring import Ring
 from i3dzoo.video import BadVideo
 
-__all__ = ["Batch", "Clip", "Clips", "load", "pinned"]
+__all__ = ["Batch", "Clip", "Clips", "load", "pinned", "through"]
 
+_AHEAD = 2  # batches that each worker decodes ahead
 _PINNING = 3  # threads; each copies about 1 GB/s, most of which is faults of pages
 
 
@@ -132,8 +136,16 @@ def _collate(items: list[Clip]) -> Batch:
     views = {
         stream: torch.stack([item.views[stream] for item in items]) for stream in items[0].views
     }
-    bad = tuple(one for item in items for one in item.bad)
-    return Batch(views, torch.tensor([item.label for item in items]), bad)
+    return Batch(views, *_rest(items))
+
+
+def _rest(items: list[Clip]) -> tuple[Tensor, tuple[BadVideo, ...]]:
+    labels = torch.tensor([item.label for item in items])
+    return labels, tuple(one for item in items for one in item.bad)
+
+
+def _fill(ring: Ring, items: list[Clip]) -> object:
+    return ring.fill([item.views for item in items], _rest(items))
 
 
 def load(
@@ -166,16 +178,9 @@ def load(
         for epoch, batch in batches
         for part in range(parts)
     )
-    loader: Iterable[Batch] = DataLoader(
-        _Numbered(clips),
-        batch_sampler=_Lazy(keys),
-        collate_fn=_collate,
-        num_workers=workers,
-        prefetch_factor=2 if workers else None,
-    )
     layout = torch.channels_last_3d if channels_last else torch.contiguous_format
     held = []
-    for batch in pinned(loader, device):
+    for batch in _loaded(clips, keys, device, workers):
         moved = {
             stream: clips.normalise(stream, clip.to(device, non_blocking=True)).contiguous(
                 memory_format=layout
@@ -187,3 +192,49 @@ def load(
         if len(held) == parts:
             yield held
             held = []
+
+
+def _loaded(
+    clips: Clips, keys: Iterator[list[tuple[int, int]]], device: torch.device, workers: int
+) -> Iterator[Batch]:
+    """Yield batches as they are decoded, on the device already if that is a GPU with workers."""
+    if workers and device.type == "cuda" and (first := next(keys, None)):
+        clip, slots = clips.clip(*first[0]).views, workers * _AHEAD + 2
+        keys = chain([first], keys)
+        if Ring.fits(clip, len(first), slots):
+            yield from through(Ring(clip, len(first), slots), clips, keys, device, workers)
+            return
+    yield from pinned(_decoded(clips, keys, workers, _collate), device)
+
+
+def through(
+    ring: Ring,
+    clips: Clips,
+    keys: Iterator[list[tuple[int, int]]],
+    device: torch.device,
+    workers: int,
+) -> Iterator[Batch]:
+    """Yield batches on a device that workers wrote into a ring."""
+    filled: Any = iter(_decoded(clips, keys, workers, partial(_fill, ring)))
+    if device.type == "cuda":
+        ring.pin()
+    try:
+        for views, (labels, bad) in ring.batches(filled, device):
+            yield Batch(views, labels, bad)
+    finally:
+        ring.unpin()
+
+
+def _decoded(
+    clips: Clips,
+    keys: Iterator[list[tuple[int, int]]],
+    workers: int,
+    collate: Callable[[list[Clip]], Any],
+) -> Iterable[Any]:
+    return DataLoader(
+        _Numbered(clips),
+        batch_sampler=_Lazy(keys),
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=_AHEAD if workers else None,
+    )

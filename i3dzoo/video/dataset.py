@@ -217,9 +217,13 @@ class VideoDataset(Dataset[Sample]):
         corners = self._corners(height, width, random)
         flip = bool(random.random() < self.sampling.flip)
         squares = self._squares(place, info, wanted, corners, flip)
-        rows = [np.searchsorted(wanted, clip.indices) for clip in chosen]
-        views = np.stack([square[row] for row in rows for square in squares])
-        return torch.from_numpy(views).permute(0, 4, 1, 2, 3)
+        every = np.arange(len(wanted))
+        views = []
+        for row in (np.searchsorted(wanted, clip.indices) for clip in chosen):
+            # a window of frames that come once each is there already
+            views += squares if np.array_equal(row, every) else [square[row] for square in squares]
+        joined = views[0][None] if len(views) == 1 else np.stack(views)
+        return torch.from_numpy(joined).permute(0, 4, 1, 2, 3)
 
     def _clips(self, info: VideoInfo, random: np.random.Generator) -> list[Clip]:
         samples = resample(info, self.spec.fps)
