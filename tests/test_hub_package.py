@@ -153,7 +153,15 @@ def test_cards_are_what_the_hub_reads(package: Package, tmp_path: Path) -> None:
     """The Hub's own reader takes the front matter, finds nothing unknown, and keeps the results."""
     results = tmp_path / "results.json"
     results.write_text('{"dataset": "hmdb51", "split": "test 1", "top1": 74.3, "top5": 91.9}')
-    card = ModelCard(prepare(constants(), tmp_path, About("alice/i3d", results=results)).card)
+    checkpoint = constants()
+    history = (
+        *checkpoint.metadata.history,
+        "fine-tuned from bob/i3d on hmdb51 by 'small' (center)",
+    )
+    metadata = dataclasses.replace(checkpoint.metadata, history=history)
+    checkpoint = dataclasses.replace(checkpoint, metadata=metadata)
+    card = ModelCard(prepare(checkpoint, tmp_path, About("alice/i3d", results=results)).card)
+    assert card.data.base_model == "bob/i3d"
     found = [(each.metric_name, each.metric_value) for each in card.data.eval_results or []]
     assert found == [("Top-1 accuracy (%)", 74.3), ("Top-5 accuracy (%)", 91.9)]
     assert {each.dataset_type for each in card.data.eval_results or []} == {"hmdb51"}

@@ -1,6 +1,7 @@
 """The model card: front matter by which the Hub finds the repository, and text to copy from."""
 
 import html
+import re
 from typing import TYPE_CHECKING, Final
 
 from i3dzoo.hub.results import Result
@@ -139,12 +140,18 @@ def _front_matter(
         license=licence.lower() if known else "other",
         license_name=None if known else licence.lower(),
         datasets=list(about.datasets or datasets_of(metadata)) or None,
-        base_model=about.base_model,
+        base_model=about.base_model or _began_with(metadata),
         metrics=["accuracy"] if evaluations else None,
         tags=["i3d", "action-recognition", "video-classification", metadata.stream],
         model_name=name if evaluations else None,
         eval_results=evaluations or None,
     )
+
+
+def _began_with(metadata: Metadata) -> str | None:
+    """Return the repository that the weights were last fine-tuned from, as the history tells."""
+    found = [re.match(r"fine-tuned from (\S+/\S+) on ", step) for step in metadata.history]
+    return next((each.group(1) for each in reversed(found) if each), None)
 
 
 def _summary(metadata: Metadata, base: str | None) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from i3dzoo import __version__
+from i3dzoo import __version__, hub
 from i3dzoo._files import atomic_write, make_folder
 from i3dzoo.checkpoint import Checkpoint, write_checkpoint
 from i3dzoo.checksums import sha256
@@ -303,8 +303,8 @@ class _Job:
         accuracy = f", top-1 {metrics['top1']:.4f}" if metrics else ""
         split = f" split {self.task.split}" if self.task.split else ""
         entry = (
-            f"fine-tuned on {self.task.dataset}{split} by '{self.recipe.title}'{accuracy} "
-            f"({self.recipe.evaluation.protocol})"
+            f"fine-tuned{_from_hub(self.task.names, stream)} on {self.task.dataset}{split} "
+            f"by '{self.recipe.title}'{accuracy} ({self.recipe.evaluation.protocol})"
         )
         old, base = origin.metadata, origin.metadata.zoo or origin.metadata.base
         metadata = replace(old, zoo=None, base=base, history=(*old.history, entry))
@@ -369,6 +369,14 @@ def _frame_cache(limit: int, accelerator: "Accelerator") -> FrameCache | None:
     made = [] if own is None else [(platform.node(), str(own.folder))]
     folders: dict[str, str] = dict(gathered(made, accelerator))
     return own or FrameCache.of(folders[platform.node()], limit)
+
+
+def _from_hub(names: Mapping[Stream, str], stream: str) -> str:
+    """Return the repository that a stream began with, for the base model of its card."""
+    name = next(name for key, name in names.items() if key == stream)
+    if not hub.is_address(name) or Path(name).exists():
+        return ""
+    return f" from {hub.parse(name).repository}"
 
 
 def _environment(accelerator: "Accelerator") -> dict[str, str]:
