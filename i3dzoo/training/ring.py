@@ -61,7 +61,7 @@ class Ring:
         return _SHARED.is_dir() and shutil.disk_usage(_SHARED).free > needed
 
     def pin(self) -> None:
-        """Pin the memory, so that copies to a GPU are asynchronous; if it fails, they are slower."""
+        """Pin the memory, so that copies to a GPU are asynchronous, if that works."""
         runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call] # torch has no types here
         for memory in self.memory.values():
             address = memory.data_ptr()
