@@ -118,6 +118,14 @@ def test_two_processes_are_one_of_twice_the_batch(tmp_path: Path) -> None:
         assert sorted(told) == sorted(f"bad {number}" for number in BAD)  # each once, of all
 
 
+def test_synchronised_batchnorm_needs_gpus(tmp_path: Path) -> None:
+    """On several CPUs it is refused in a sentence."""
+    process = _start(tmp_path, "--set", "network.batchnorm=sync", world=2)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert b"RecipeError: network.batchnorm is sync, which PyTorch has for GPUs" in errors
+
+
 def test_accumulation_changes_nothing(tmp_path: Path) -> None:
     """A batch in four parts gives the losses of the batch at once."""
     run(tmp_path / "once", [RATE, "loop.epochs=2"])

@@ -95,7 +95,8 @@ class Engine:
         accelerator: From `make_accelerator`.
 
     Raises:
-        RecipeError: The batch cannot be divided among the processes.
+        RecipeError: The batch cannot be divided among the processes, or these are on CPUs and
+            BatchNorm is to be synchronised.
     """
 
     def __init__(
@@ -109,6 +110,11 @@ class Engine:
             )
         self.recipe, self.accelerator = recipe, accelerator
         if recipe.network.batchnorm == "sync" and world > 1:
+            if accelerator.device.type == "cpu":
+                raise RecipeError(
+                    "network.batchnorm is sync, which PyTorch has for GPUs alone; on CPUs, set "
+                    "network.batchnorm=frozen, or train"
+                )
             streams = nn.SyncBatchNorm.convert_sync_batchnorm(streams)  # type: ignore[no-untyped-call] # torch has no types here
         for network in streams.networks.values():
             network.get_submodule("dropout").p = recipe.network.dropout  # type: ignore[assignment] # a float attribute of a module
