@@ -129,6 +129,32 @@ def pull(
     return pull_manifest(manifest(name), offline=offline, force=force, progress=progress)
 
 
+def adopt(name: str, file: Path, *, progress: "Progress | None" = None) -> Path:
+    """Put a copy of a published checkpoint that came by other means into the cache.
+
+    Args:
+        name: One of `names()`.
+        file: Any file that `manifest(name).sources` list, or another of the same tensors.
+        progress: Told of what happens.
+
+    Returns:
+        The canonical file, as of `pull`.
+
+    Raises:
+        UnknownNameError: No model has this name.
+        ChecksumError: A tensor is not the published one; or, where nobody published checksums of
+            the tensors, the file is not the published one.
+        FormatError: The file is none that i3dzoo reads, or is damaged.
+        OutputError: The cache cannot be written.
+    """
+    from i3dzoo.fetch import Client
+
+    model, target = manifest(name), cached_path(name)
+    with Client(progress) as client, _locked(model, client):
+        _adopt(model, None, file, target)
+    return target
+
+
 def pull_manifest(
     model: Manifest,
     *,
@@ -261,7 +287,8 @@ def _undelivered(model: Manifest, failures: "list[tuple[Source, I3DZooError]]") 
         hosts = " and ".join(dict.fromkeys(sources.asked(source) for source, _ in failures))
         return UnreachableError(
             f"{model.name}: cannot be fetched: {hosts} cannot be reached; is this machine online? "
-            f"A copy of any file that `i3dzoo info {model.name}` lists will do: i3dzoo convert FILE"
+            f"Any file that `i3dzoo info {model.name}` lists will do, brought by other means: "
+            f"i3dzoo pull {model.name} --file FILE"
         )
     listed = "\n".join(
         f"  {number}. {source.title}: {error}" for number, (source, error) in enumerate(failures, 1)
@@ -272,12 +299,20 @@ def _undelivered(model: Manifest, failures: "list[tuple[Source, I3DZooError]]") 
     )
 
 
-def _adopt(model: Manifest, layout: str, path: Path, target: Path) -> None:
-    """Check a downloaded checkpoint to the last tensor and write it as the canonical file."""
+def _adopt(model: Manifest, layout: str | None, path: Path, target: Path) -> None:
+    """Check a downloaded checkpoint to the last tensor and write it as the canonical file.
+
+    Where no layout is given nobody has checked the digest of the file.
+    """
     from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
     checkpoint = read_checkpoint(path, layout)
     _check(model, path.name, checkpoint)
+    if layout is None and not model.crc32c and checkpoint.metadata.zoo != model.name:
+        raise ChecksumError(
+            f"{path}: is not the published file of {model.name}, whose digest is all that was "
+            "published; fetch that file"
+        )
     metadata = dataclasses.replace(
         checkpoint.metadata,
         labels=labels(model.labels),

@@ -156,6 +156,22 @@ def test_pull_offline_and_forced(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--force fetches from the network, which --offline forbids" in err
 
 
+@pytest.mark.usefixtures("empty")
+def test_pull_takes_a_copy(capsys: pytest.CaptureFixture[str], rgb_scratch: Path) -> None:
+    """With --file nothing is fetched, and --force does not change that; one model is meant."""
+    file = str(rgb_scratch)
+    for more in ("--offline", "--force"):
+        code, out, err = run(capsys, "pull", "rgb_scratch", "--file", file, more)
+        assert code == 0, err
+        assert out == f"{zoo.cached_path('rgb_scratch')}\n"
+        assert "all 230 published tensors verified" in err
+        assert "package index" not in err
+    for names in (["rgb_scratch", "rgb_imagenet"], ["USER/i3d"]):
+        code, _, err = run(capsys, "pull", *names, "--file", file)
+        assert code == 2
+        assert "--file is a copy of one zoo model" in err
+
+
 @pytest.mark.parametrize("command", ["list", "info", "pull"])
 def test_help_has_examples(capsys: pytest.CaptureFixture[str], command: str) -> None:
     """The help of each command has examples to copy."""

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from i3dzoo import zoo
-from i3dzoo.checkpoint import read_checkpoint, write_checkpoint
-from i3dzoo.errors import FetchError, OfflineError, UnreachableError
+from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from i3dzoo.errors import ChecksumError, FetchError, OfflineError, UnreachableError
 from i3dzoo.fetch import Policy
+from i3dzoo.head import change_head
 from i3dzoo.manifest import Files, Manifest
 from i3dzoo.verify import verify
 
@@ -120,8 +121,8 @@ def test_unreachable_hosts_are_named(model: Manifest, site: Site) -> None:
         zoo.pull_manifest(everywhere, policy=FAST, progress=diary)
     assert str(caught.value) == (
         "rgb_test: cannot be fetched: 127.0.0.1:1 and nowhere.invalid cannot be reached; is this "
-        "machine online? A copy of any file that `i3dzoo info rgb_test` lists will do: "
-        "i3dzoo convert FILE"
+        "machine online? Any file that `i3dzoo info rgb_test` lists will do, brought by other "
+        "means: i3dzoo pull rgb_test --file FILE"
     )
     assert diary.remarks[-1] == "rgb_test: The file: nowhere.invalid cannot be reached"
     assert site.log == []
@@ -137,3 +138,33 @@ def test_one_host_that_answers_is_enough_for_a_list(model: Manifest) -> None:
     _, first, second = str(caught.value).splitlines()
     assert first.startswith("  1. The file: rgb.safetensors: 1 of 230 tensors")
     assert second.endswith("127.0.0.1:1/rgb.safetensors: refused the connection; 2 attempts")
+
+
+@pytest.mark.parametrize("layout", ["piergiaj", "keras"])
+def test_a_copy_that_came_by_other_means(
+    genuine: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    """A file of the same tensors in any layout goes into the cache, and is there offline."""
+    monkeypatch.setenv("I3DZOO_CACHE", str(tmp_path / "cache"))
+    ending = {"piergiaj": ".pt", "keras": ".h5"}[layout]
+    copy = write_checkpoint(tmp_path / f"copy{ending}", genuine, layout)
+    path = zoo.adopt("rgb_scratch", copy)
+    assert path == zoo.pull("rgb_scratch", offline=True)
+    metadata = read_checkpoint(path).metadata
+    assert (metadata.zoo, metadata.source.layout) == ("rgb_scratch", layout)
+    assert metadata.labels == zoo.labels("kinetics-400")
+
+
+def test_a_copy_of_something_else(
+    genuine: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of other tensors, or of another digest where that is all there is, is refused."""
+    monkeypatch.setenv("I3DZOO_CACHE", str(tmp_path / "cache"))
+    copy = write_checkpoint(tmp_path / "copy.pt", genuine, "piergiaj")
+    with pytest.raises(ChecksumError, match="230 of 230 tensors are not those of rgb_imagenet"):
+        zoo.adopt("rgb_imagenet", copy)
+    charades = write_checkpoint(tmp_path / "c.pt", change_head(genuine, 157), "piergiaj")
+    message = "is not the published file of rgb_charades, whose digest is all that was published"
+    with pytest.raises(ChecksumError, match=message):
+        zoo.adopt("rgb_charades", charades)
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))

@@ -1,5 +1,6 @@
 """`i3dzoo pull`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,10 +16,15 @@ if TYPE_CHECKING:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--offline", is_flag=True, help="Use the cache only; never touch the network.")
 @click.option("--force", is_flag=True, help="Fetch again what is cached.")
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    help="Take this copy of a zoo model's file instead of fetching one.",
+)
 @click.option("--verify", is_flag=True, help="Hash a repository's cached files again.")
 @click.option("--all", "everything", is_flag=True, help="A repository's pictures and ONNX too.")
 @json_option
-def command(names: tuple[str, ...], as_json: bool, **options: bool) -> None:
+def command(names: tuple[str, ...], as_json: bool, file: Path | None, **options: bool) -> None:
     """Fetch published checkpoints, verify every tensor, and cache them as canonical files.
 
     A NAME is one of `i3dzoo list`, or a repository on the Hugging Face Hub: USER/NAME,
@@ -35,6 +41,7 @@ def command(names: tuple[str, ...], as_json: bool, **options: bool) -> None:
       i3dzoo pull rgb_scratch
       i3dzoo pull rgb_imagenet flow_imagenet
       i3dzoo pull rgb_scratch --offline
+      i3dzoo pull rgb_imagenet --file rgb_imagenet.pt
       i3dzoo pull USER/i3d-hmdb51@v1
       cp "$(i3dzoo pull rgb_scratch)" weights.safetensors
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
@@ -44,12 +51,17 @@ def command(names: tuple[str, ...], as_json: bool, **options: bool) -> None:
     if options["offline"] and options["force"]:
         raise click.UsageError("--force fetches from the network, which --offline forbids")
     unique = list(dict.fromkeys(names))
+    if file and (len(unique) > 1 or unique[0] not in zoo.names()):
+        raise click.UsageError("--file is a copy of one zoo model, and NAME says of which")
     for name in unique:
         if name in zoo.names() or not hub.is_address(name):
             zoo.manifest(name)  # an unknown name fails before anything is fetched
     documents = []
     for name in unique:
         with watch() as progress:
+            if file:
+                zoo.adopt(name, file, progress=progress)
+                options["force"] = False  # which would fetch it after all
             pull = _pull_model if name in zoo.names() else _pull_repository
             document, remark = pull(name, options, progress)
         documents.append(document)
