@@ -248,7 +248,7 @@ def test_a_keras_model_within_a_model(random_checkpoint: Checkpoint, tmp_path: P
         top.attrs["weight_names"] = [b"dense/kernel:0", b"dense/bias:0"]
         top["dense/kernel:0"], top["dense/bias:0"] = np.ones((12, 3), "f4"), np.zeros(3, "f4")
         other.attrs["layer_names"] = [b"i3d", b"dense"]
-    with pytest.raises(MappingError, match=r"dense/kernel, dense/bias\); .*out with --ignore"):
+    with pytest.raises(MappingError, match=r"dense/kernel, dense/bias\); .*with --ignore"):
         read_checkpoint(tmp_path / "nested.h5")
     back = read_checkpoint(tmp_path / "nested.h5", ignore=("dense/*",))
     for name, array in random_checkpoint.tensors.items():
