@@ -29,7 +29,7 @@ def can_pool(x: Tensor) -> bool:
         _eager_on_gpu(x)
         and x.dtype in _DTYPES
         and x.is_contiguous(memory_format=torch.channels_last_3d)
-        and _has_triton()
+        and _has_triton(x.device)
     )
 
 
@@ -40,8 +40,10 @@ def _eager_on_gpu(x: Tensor) -> bool:
 
 
 @functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _has_triton(device: torch.device) -> bool:
+    if importlib.util.find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (7, 0)  # Triton compiles for no older ones
 
 
 def can_fold(x: Tensor, stride: int) -> bool:
