@@ -11,12 +11,25 @@ import numpy as np
 
 from i3dzoo.architecture import canonical_shapes
 from i3dzoo.checkpoint import Checkpoint
+from i3dzoo.export.describe import EXPORT, digest
+from i3dzoo.formats._protobuf import encode_bytes
 from i3dzoo.labels import labels
 from i3dzoo.metadata import Metadata, Source, default_input
 
 from .hub_server import SIGNATURE, Hub
 
-__all__ = ["ALICE", "NAME", "READER", "STRANGER", "Home", "constants", "match", "pull", "steps"]
+__all__ = [
+    "ALICE",
+    "NAME",
+    "READER",
+    "STRANGER",
+    "Home",
+    "constants",
+    "match",
+    "onnx_of",
+    "pull",
+    "steps",
+]
 
 ALICE, READER, STRANGER = "hf_aliceWrites", "hf_aliceReads", "hf_bobWrites"
 NAME = "alice/i3d"
@@ -102,6 +115,13 @@ def constants(classes: int = 51, value: float = 0.5) -> Checkpoint:
         base="rgb_scratch",
     )
     return Checkpoint(tensors, metadata)
+
+
+def onnx_of(checkpoint: Checkpoint) -> bytes:
+    """Return an ONNX file without a graph, which says that it was exported from a checkpoint."""
+    text = json.dumps({"weights_crc32c": {checkpoint.metadata.stream: digest(checkpoint)}})
+    pair = encode_bytes(1, EXPORT.encode()) + encode_bytes(2, text.encode())
+    return encode_bytes(14, pair)
 
 
 STEPS = """

@@ -30,7 +30,7 @@ from i3dzoo.manifest import HubFile
 from i3dzoo.manifest import parse as parse_manifest
 from i3dzoo.metadata import default_input
 
-from .hub_home import constants
+from .hub_home import constants, onnx_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -108,7 +108,7 @@ def test_card_of_a_fine_tuned_checkpoint(tmp_path: Path) -> None:
     folder.mkdir()
     (run / "curves.png").write_bytes(PNG)
     (run / "confusion_matrix.png").write_bytes(PNG)
-    (run / "model.onnx").write_bytes(b"onnx")
+    (run / "model.onnx").write_bytes(onnx_of(constants()))
     (run / "results.json").write_text(
         '[{"dataset": "HMDB51", "split": "test 1", "top1": 74.3, "videos": 1530, "seconds": 9}]'
     )
@@ -282,6 +282,20 @@ def test_what_cannot_be_packed(tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     with pytest.raises(MissingFileError, match=r"none\.onnx: there is no such ONNX file"):
         prepare(checkpoint, tmp_path / "package", About(onnx=tmp_path / "none.onnx"))
+
+
+def test_onnx_of_other_weights(tmp_path: Path) -> None:
+    """An ONNX file that is of other weights, or does not say of which, is not packed."""
+    path = tmp_path / "model.onnx"
+    for content, error, message in (
+        (onnx_of(constants(value=0.25)), ChecksumError, "was exported from weights with checksum"),
+        (b"", FormatError, "is truncated or no ONNX file"),
+        (b"onnx", FormatError, "is truncated or no ONNX file"),
+        (b"\x08\x0a", ChecksumError, "does not say which weights it is of"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(error, match=rf"model\.onnx: {message}"):
+            prepare(constants(), tmp_path, About(onnx=path))
 
 
 def test_malformed_sums(tmp_path: Path) -> None:

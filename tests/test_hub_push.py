@@ -10,7 +10,7 @@ from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.hub import Package
 from i3dzoo.labels import labels
 
-from .hub_home import ALICE, NAME, READER, STRANGER, Home, constants
+from .hub_home import ALICE, NAME, READER, STRANGER, Home, constants, onnx_of
 from .hub_server import Hub
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -74,7 +74,7 @@ def test_second_push_replaces_the_first(
     file.write_bytes(hub_file.read_bytes())
     (folder / "best.training_curves.png").write_bytes(PNG)
     (folder / "confusion.png").write_bytes(PNG)
-    (folder / "best.onnx").write_bytes(b"onnx")
+    (folder / "best.onnx").write_bytes(onnx_of(read_checkpoint(hub_file)))
     home.ok("push", file, NAME, "--private", "--onnx", folder / "best.onnx", HF_TOKEN=ALICE)
     repository = hub.repositories[NAME]
     extras = {"training_curves.png", "confusion_matrix.png", "model.onnx"}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--license", "licence", help="SPDX identifier, where FILE does not tell it.")
 @click.option("--labels", help="Names of the classes: hmdb51, or a file with one a line.")
 @click.option("--results", type=click.Path(path_type=Path), help="JSON results, for the card.")
-@click.option("--onnx", type=click.Path(path_type=Path), help="The same network as ONNX.")
+@click.option("--onnx", type=click.Path(path_type=Path), help="The same network, exported to ONNX.")
 @click.option("--base-model", help="Hub repository that it was trained from.")
 @click.option("--dataset", "datasets", multiple=True, help="That it was trained on; repeatable.")
 @click.option("--parent", metavar="COMMIT", help="Push only if the branch is at this commit.")

@@ -2,9 +2,9 @@
 
 Exporters keep the names of a state dict for weights that they do not fold together; of several
 that are equal PyTorch's keeps one, and an Identity node for the name of each other. Source:
-onnx/onnx.proto: ModelProto.graph is field 7, GraphProto.node 1 and initializer 5; of NodeProto
-input is 1, output 2, op_type 4; of TensorProto dims is 1, data_type 2, float_data 4, name 8,
-raw_data 9, external_data 13 (key 1, value 2), data_location 14.
+onnx/onnx.proto: ModelProto.graph is field 7, metadata_props 14 (key 1, value 2); GraphProto.node 1
+and initializer 5; of NodeProto input is 1, output 2, op_type 4; of TensorProto dims is 1, data_type
+2, float_data 4, name 8, raw_data 9, external_data 13 (key 1, value 2), data_location 14.
 
 PyTorch's exporter of today puts weights into a second file. It is read where it is a plain file
 beside the first, and nowhere else.
@@ -18,11 +18,11 @@ from typing import Any, Final
 import numpy as np
 
 from i3dzoo.arrays import Array, bfloat16
-from i3dzoo.errors import FormatError, UnsafeFileError
+from i3dzoo.errors import FormatError, MissingFileError, UnsafeFileError
 from i3dzoo.formats._protobuf import fields, varint
 from i3dzoo.formats.container import MAX_TENSORS, Container
 
-__all__ = ["read"]
+__all__ = ["read", "read_properties"]
 
 _DTYPES: Final = {1: "<f4", 10: "<f2", 11: "<f8"}
 _BFLOAT16: Final = 16
@@ -58,6 +58,27 @@ def read(path: Path) -> Container:
     if not tensors:
         raise FormatError(f"{path}: holds no ONNX graph with weights")
     return Container("onnx", path, tensors)
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """Read the texts by key that a model carries about itself.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FormatError: It is truncated, corrupt or no ONNX.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: there is no such ONNX file")
+    found: dict[str, str] = {}
+    try:
+        with path.open("rb") as file:
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        for number, value in fields(data):
+            if number == 14 and not isinstance(value, int):
+                found |= _entry(value)
+    except (ValueError, IndexError, OverflowError) as error:
+        raise FormatError(f"{path}: is truncated or no ONNX file: {error}") from error
+    return found
 
 
 class _Beside:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from i3dzoo._files import atomic_write
 from i3dzoo.checkpoint import Checkpoint, write_checkpoint
 from i3dzoo.checksums import git_blob, sha256
-from i3dzoo.errors import ChecksumError, FormatError, MetadataError, MissingFileError
+from i3dzoo.errors import ChecksumError, FormatError, MetadataError
 from i3dzoo.fingerprint import match, tensor_crcs, without_checksums
 from i3dzoo.hub.results import Result, read_results
 from i3dzoo.metadata import Input, Metadata
@@ -52,7 +52,7 @@ class About:
         repository: `USER/NAME`; None writes usage for a folder.
         licence: SPDX identifier; None takes that of the published checkpoint it is or was.
         results: A JSON file of results; see `i3dzoo.hub.results`.
-        onnx: The same network as ONNX.
+        onnx: The same network as ONNX, as `i3dzoo export` makes it of these weights.
         base_model: A Hub repository that it was trained from.
         datasets: That it was trained on; empty takes what its labels tell.
     """
@@ -97,9 +97,10 @@ def prepare(
 
     Raises:
         MetadataError: Licence or labels are missing, or the results are malformed.
-        ChecksumError: It says that it is a published checkpoint, and its tensors are not.
+        ChecksumError: It says that it is a published checkpoint, and its tensors are not; or the
+            ONNX file is of other weights.
         MissingFileError: The ONNX file is not there.
-        FormatError: A picture is no PNG.
+        FormatError: A picture is no PNG, or the ONNX file no ONNX.
         OutputError: The folder cannot be written.
     """
     about = about or About()
@@ -114,6 +115,8 @@ def prepare(
     licence = _licence(about, base, beside)
     results = _results(about, metadata)
     pictures = _pictures(beside)
+    if about.onnx:
+        _check_onnx(about.onnx, checkpoint)
     write_checkpoint(folder / WEIGHTS, checkpoint)
     for name, source in _extras(about, pictures).items():
         shutil.copyfile(source, folder / name)
@@ -223,6 +226,26 @@ def _check_claim(checkpoint: Checkpoint, where: Path | None) -> None:
         )
 
 
+def _check_onnx(path: Path, checkpoint: Checkpoint) -> None:
+    """Refuse an ONNX file that does not say that it was exported from these weights."""
+    from i3dzoo.export.describe import EXPORT, digest
+    from i3dzoo.formats.onnx_file import read_properties
+
+    texts = read_properties(path)
+    try:
+        found = json.loads(texts[EXPORT])["weights_crc32c"][checkpoint.metadata.stream]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ChecksumError(
+            f"{path}: does not say which weights it is of, and nothing is pushed that may be of "
+            "others; make it with i3dzoo export --to onnx"
+        ) from error
+    if found != (expected := digest(checkpoint)):
+        raise ChecksumError(
+            f"{path}: was exported from weights with checksum {found}, and these have {expected}; "
+            "export it again"
+        )
+
+
 def _base(metadata: Metadata) -> str | None:
     """Return the published checkpoint that these weights are or began as."""
     from i3dzoo import zoo
@@ -291,8 +314,6 @@ def _pictures(beside: Path | None) -> dict[str, Path]:
 def _extras(about: About, pictures: dict[str, Path]) -> dict[str, Path]:
     extras = dict(pictures)
     if about.onnx:
-        if not about.onnx.is_file():
-            raise MissingFileError(f"{about.onnx}: there is no such ONNX file")
         extras[ONNX] = about.onnx
     return extras
 
