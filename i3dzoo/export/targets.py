@@ -72,8 +72,6 @@ def export(
         OutputError: The file exists or cannot be written.
     """
     check_output(path, force)
-    if not path.parent.is_dir():
-        raise output_error(path, FileNotFoundError(2, "no such folder"))
     if target == "tao":
         return _tao(checkpoints, path, force)
     nodes = None

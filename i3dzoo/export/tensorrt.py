@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from i3dzoo._files import atomic_write, check_output, output_error
+from i3dzoo._files import atomic_write, check_output
 from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.errors import DeviceError, MetadataError
 from i3dzoo.export.describe import describe
@@ -89,8 +89,6 @@ def export_engine(
     """
     check_output(path, force)
     check_output(sidecar(path), force)
-    if not path.parent.is_dir():
-        raise output_error(path, FileNotFoundError(2, "no such folder"))
     found = library()
     refuse(found, engine)
     from i3dzoo.export import onnx
