@@ -16,6 +16,7 @@ from i3dzoo.cli.finetune import command
 from i3dzoo.errors import DeviceError, RecipeError
 from i3dzoo.head import change_head
 from i3dzoo.surgery import change_stream
+from i3dzoo.training import state
 from i3dzoo.training.from_tao import choose_gpus, tao_task
 from i3dzoo.training.journal import read_lines
 from i3dzoo.training.metrics import evaluate_logits
@@ -91,7 +92,8 @@ def test_a_spec_with_only_its_paths_changed(
     again = finetune("-e", path, *SMALL)
     assert again.returncode == 1
     assert "holds a run; pass --resume" in again.stderr
-    result = finetune("-e", path, "--resume", *SMALL)
+    latest = state.latest(folder)
+    result = finetune("-e", path, f"resume_training_checkpoint_path={latest}", *SMALL)
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{folder / 'best.safetensors'}\n"
     assert f"--data {data / 'test'} --split none" in result.stderr
@@ -105,6 +107,8 @@ def test_a_spec_with_only_its_paths_changed(
     assert "fine-tuned on train" in metadata.history[-1]
     document = json.loads((folder / "run.json").read_text("utf-8"))
     recipe = document["recipe"]
+    assert "loop.max_steps=1" in document["command"]
+    assert f"resume_training_checkpoint_path={latest}" in document["resumed"][0]
     assert recipe["loop"]["cudnn_deterministic"] is True
     assert (recipe["loop"]["batch_size"], recipe["loop"]["accumulate"]) == (64, 8)
     assert recipe["schedule"]["steps"] == [12, 25]

@@ -2,6 +2,8 @@
 
 import re
 import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,3 +142,20 @@ def test_fewer_clips_than_parts(tmp_path: Path) -> None:
     """A set smaller than a batch is one batch, in no more parts than there are clips."""
     result, _ = run(tmp_path, ["loop.batch_size=64", "loop.accumulate=32", "loop.epochs=2"])
     assert result.position.step == 2
+
+
+@pytest.mark.parametrize("name", ["accelerate", "yaml"])
+def test_missing_packages(name: str) -> None:
+    """Without the extra `train`, training says how to get it."""
+    code = (
+        f"import sys; sys.modules[{name!r}] = None;"
+        "from i3dzoo.training.engine import make_accelerator;"
+        "from i3dzoo.training.recipe import Recipe, load_recipe;"
+        f"make_accelerator(Recipe()) if {name!r} == 'accelerate' else load_recipe('smoke')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "DependencyError" in result.stderr
+    assert "pip install 'i3dzoo[train]'" in result.stderr

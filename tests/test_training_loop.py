@@ -105,7 +105,10 @@ def test_killed_in_the_middle_of_a_save(tmp_path: Path) -> None:
 def test_two_processes_are_one_of_twice_the_batch(tmp_path: Path) -> None:
     """Two processes over gloo give the loss curve of one with the same whole batch."""
     one, two = tmp_path / "one", tmp_path / "two"
-    alike = ["--set", "network.dropout=0"]
+    # in parts, with a moving average, and with what is frozen unfrozen on the way
+    settings = ("network.dropout=0", "loop.accumulate=2", "network.freeze=until:Mixed_4b")
+    alike = [word for each in settings for word in ("--set", each)]
+    alike += ["--set", "network.unfreeze_epoch=1"]
     _finish(_start(one, *alike))
     _finish(_start(two, *alike, world=2))
     assert _losses(two) == pytest.approx(_losses(one), rel=1e-5)

@@ -67,7 +67,7 @@ class Watch:
 
     def _move(self, line: Mapping[str, Any], steps: int) -> None:
         fields: dict[str, Any] = {
-            "epoch": f"{line['epoch']:.2f} of {self.epochs}",
+            "epoch": f"{line['epoch']:.2f}/{self.epochs}",
             "loss": line["loss"],
             "top1": line["top1"],
             "rate": line["clips_per_second"],
@@ -86,10 +86,9 @@ def _bar() -> Any:
 
     return progress.Progress(
         progress.TextColumn("epoch {task.fields[epoch]}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("loss {task.fields[loss]:.4f}  top-1 {task.fields[top1]:.1%}"),
-        progress.TextColumn("{task.fields[rate]:.1f} clips/s  waiting {task.fields[wait]:.0%}"),
-        progress.TimeRemainingColumn(),
+        progress.BarColumn(20),
+        progress.TextColumn("loss {task.fields[loss]:.3f} top-1 {task.fields[top1]:.1%}"),
+        progress.TextColumn("{task.fields[rate]:.1f} clips/s wait {task.fields[wait]:.0%}"),
+        progress.TimeRemainingColumn(compact=True),
         console=Console(stderr=True),
     )

@@ -1,11 +1,9 @@
 """From checkpoints, a dataset and a recipe to a run: everything around the loop."""
 
 import contextlib
-import json
 import platform
 import shutil
 import sys
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from i3dzoo import __version__, hub
-from i3dzoo._files import atomic_write, make_folder
+from i3dzoo import hub
+from i3dzoo._files import make_folder
 from i3dzoo.checkpoint import Checkpoint, write_checkpoint
 from i3dzoo.checksums import sha256
 from i3dzoo.errors import DependencyError, OutputError, RecipeError
@@ -40,7 +38,8 @@ from i3dzoo.training.plan import accumulation
 from i3dzoo.training.predictions import Prediction, PredictionWriter
 from i3dzoo.training.predictions import Run as PredictionRun
 from i3dzoo.training.recipe import Augment, Recipe
-from i3dzoo.training.run_files import PREDICTIONS, RUN
+from i3dzoo.training.run_files import PREDICTIONS
+from i3dzoo.training.run_record import environment, write_run
 from i3dzoo.video import BadVideo, FrameCache
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ def finetune(
     job = _Job(task, recipe, accelerator, _frame_cache(task.cache_bytes, accelerator), tell)
     if main:
         make_folder(task.folder)
-        job.describe(finished=False)
+        job.describe(resumed=checkpoint is not None)
     accelerator.wait_for_everyone()
     run = Run(recipe, job.streams, job.clips, job.evaluate, job.keep, task.folder, watch, job.bad)
     result = train(run, accelerator, shared(checkpoint, accelerator))
@@ -311,21 +310,15 @@ class _Job:
         checkpoint = replace(origin, tensors=tensors, metadata=metadata)
         write_checkpoint(self._path(name, stream), checkpoint, force=True)
 
-    def describe(self, *, finished: bool) -> None:
+    def describe(self, *, resumed: bool, finished: bool = False) -> None:
         """Write run.json, which the report is made of."""
         task = self.task
-        path = task.folder / RUN
-        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        started = now
-        if path.exists():
-            started = json.loads(path.read_text("utf-8")).get("started", now)
         first = next(iter(self.checkpoints))
-        document = {
+        document: dict[str, Any] = {
             "command": list(task.command or sys.argv),
             "recipe": self.recipe.to_dict(),
             "labels": list(self.clips.classes),
-            "environment": _environment(self.accelerator),
-            "started": started,
+            "environment": environment(self.accelerator),
             "source": {
                 "model": " + ".join(task.names.values()),
                 "dataset": task.dataset,
@@ -340,19 +333,16 @@ class _Job:
         for stream, augment in task.augments.items():
             if augment != self.recipe.augment:
                 document[f"augment of {stream}"] = asdict(augment)
-        if finished:
-            document["finished"] = now
-            if self.bad.found:
-                document["videos that cannot be read"] = self.bad.found
-        with atomic_write(path) as file:
-            file.write(json.dumps(document, indent=2).encode())
+        if self.bad.found:
+            document["videos that cannot be read"] = self.bad.found
+        write_run(task.folder, document, resumed=resumed, finished=finished)
 
     def finish(self) -> None:
         """Write the report and its pictures, and say in run.json that the run is finished."""
         from i3dzoo.training.report import read_folder, write_report
         from i3dzoo.training.report_plots import plot_run
 
-        self.describe(finished=True)
+        self.describe(resumed=True, finished=True)
         found = read_folder(self.task.folder)
         write_report(found)
         with contextlib.suppress(DependencyError):  # pictures need the extra plot
@@ -377,15 +367,3 @@ def _from_hub(names: Mapping[Stream, str], stream: str) -> str:
     if not hub.is_address(name) or Path(name).exists():
         return ""
     return f" from {hub.parse(name).repository}"
-
-
-def _environment(accelerator: "Accelerator") -> dict[str, str]:
-    device = accelerator.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "i3dzoo": __version__,
-        "PyTorch": torch.__version__,
-        "Python": platform.python_version(),
-        "system": platform.platform(),
-        "device": f"{accelerator.num_processes} x {name}",
-    }
