@@ -28,7 +28,9 @@ _EXTERNAL_LINK: Final = 64
 # types of header messages
 _SPACE, _LINK_INFO, _TYPE, _LINK, _EXTERNAL, _LAYOUT = 1, 2, 3, 6, 7, 8
 _FILTERS, _ATTRIBUTE, _CONTINUATION, _SYMBOLS, _ATTRIBUTE_INFO = 11, 12, 16, 17, 21
-_REWRITE: Final = "write it again with h5py's default settings, uncompressed, or with h5repack"
+_REWRITE: Final = (
+    "write it again with h5py's default settings, uncompressed, or with h5repack -f NONE -l CONTI"
+)
 # class of type and size in bytes: dtype; in floats the width of the exponent tells the kind
 _FLOATS: Final = {(2, 5): "<f2", (4, 8): "<f4", (8, 11): "<f8"}
 
