@@ -300,7 +300,7 @@ def _choose(
             )
         raise MappingError(
             f"{where}: holds {held}; choose the network to read with --stream rgb or --stream flow "
-            "of i3dzoo convert"
+            "of i3dzoo convert or verify"
         )
     if not found:  # say what is missing under the prefix that comes nearest
         nearest = max(

@@ -7,6 +7,7 @@ from typing import Any
 from i3dzoo.checkpoint import read_checkpoint
 from i3dzoo.errors import ChecksumError
 from i3dzoo.fingerprint import best_match, without_checksums
+from i3dzoo.metadata import Stream
 
 __all__ = ["Report", "verify"]
 
@@ -38,13 +39,17 @@ class Report:
         return asdict(self)
 
 
-def verify(path: Path) -> Report:
+def verify(path: Path, stream: Stream | None = None) -> Report:
     """Check a checkpoint of any layout.
+
+    Args:
+        path: The file.
+        stream: The network to check of a file that holds two.
 
     Raises:
         I3DZooError: The first thing that is wrong with it.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, stream=stream)
     metadata, tensors = checkpoint.metadata, checkpoint.tensors
     match = best_match(tensors)
     known = not without_checksums(metadata.zoo)

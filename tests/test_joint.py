@@ -156,6 +156,11 @@ def test_joining_and_identifying_as_a_user(
     first, second = told.stdout.splitlines()
     assert first.startswith("joint.ckpt: tao, rgb, 12 classes: ")
     assert second.startswith("joint.ckpt: tao, flow, 12 classes: ")
+    sound = run("verify", "joint.ckpt", "--stream", "flow", cwd=tmp_path)
+    assert "structure: I3D, flow, 12 classes, layout tao" in sound.stdout
+    same = run("verify", "joint.ckpt", "--against", "flow.pt", "--stream", "flow", cwd=tmp_path)
+    assert same.returncode == 0, same.stderr
+    assert "tensors: 287 same" in same.stdout
     refused = run("convert", "rgb.safetensors", "--flow", "flow.pt", "--in-channels", "3")
     assert refused.returncode == 2
     assert "each keeps its stream" in refused.stderr

@@ -11,6 +11,7 @@ from i3dzoo.cli._console import json_option, print_json, say
 if TYPE_CHECKING:
     from i3dzoo.checkpoint import Checkpoint
     from i3dzoo.compare import OutputDifference, TensorDifference
+    from i3dzoo.metadata import Stream
 
 _SHOWN = 12  # tensors that differ, in print
 
@@ -36,6 +37,11 @@ _SHOWN = 12  # tensors that differ, in print
     type=click.FloatRange(min=0),
     help="Let the outputs decide: the largest difference of logits that passes.",
 )
+@click.option(
+    "--stream",
+    type=click.Choice(["rgb", "flow"]),
+    help="The network to check of files that hold two, as joint TAO checkpoints do.",
+)
 @json_option
 def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Check MODELS (files, zoo names, Hub repositories): structure, numbers, checksums, identity.
@@ -52,13 +58,14 @@ def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
       i3dzoo verify rgb_scratch
       i3dzoo verify model.ckpt.index mine.safetensors
       i3dzoo verify mine.pt --against rgb_scratch
+      i3dzoo verify joint.ckpt --against flow.pt --stream flow
       i3dzoo verify half.pt --against rgb_scratch --numeric --clip a.mp4 --logits-atol 0.1
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     options["numeric"] |= options["clip"] is not None or options["logits_atol"] is not None
     if options["against"] is None:
         if options["numeric"] or options["atol"]:
             raise click.UsageError("--numeric, --clip and the tolerances compare: add --against")
-        _verify(models, as_json)
+        _verify(models, options["stream"], as_json)
         return
     documents = [_compare(model, as_json, options) for model in models]
     if as_json:
@@ -69,13 +76,13 @@ def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
         sys.exit(1)
 
 
-def _verify(models: tuple[str, ...], as_json: bool) -> None:
+def _verify(models: tuple[str, ...], stream: "Stream | None", as_json: bool) -> None:
     from i3dzoo.loading import find
     from i3dzoo.verify import verify
 
     documents = []
     for model in models:
-        report = verify(find(model, verify=True))
+        report = verify(find(model, verify=True), stream)
         documents.append(report.to_dict())
         if not as_json:
             for check in report.checks:
@@ -94,7 +101,7 @@ def _compare(model: str, as_json: bool, options: dict[str, Any]) -> dict[str, An
     from i3dzoo.loading import find
 
     here, there = find(model), find(options["against"])
-    first, second = read_checkpoint(here), read_checkpoint(there)
+    first, second = (read_checkpoint(file, stream=options["stream"]) for file in (here, there))
     tensors = compare_tensors(first, second, options["atol"])
     outputs = _outputs(first, second, options) if options["numeric"] else ()
     agrees = all(tensor.agrees for tensor in tensors)
