@@ -26,6 +26,7 @@ from i3dzoo.video import (
     normalise,
     preprocess,
     read,
+    together,
 )
 from i3dzoo.video.decode import probe
 from i3dzoo.video.index import FlowEntry, describe
@@ -240,6 +241,27 @@ class TestRepeats:
                     assert torch.equal(batch.labels, expected.labels)
         assert not torch.equal(truth[0][0].clips, truth[1][0].clips)
         assert [b.videos.tolist() for b in truth[0]] != [b.videos.tolist() for b in truth[1]]
+
+    def test_streams_go_together(self, tmp_path: Path) -> None:
+        """RGB and the flow of one frame less are cropped and mirrored alike, whatever is drawn."""
+        columns = np.broadcast_to(np.arange(27, dtype=np.uint8), (9, 26, 27))
+        rows = np.broadcast_to(np.arange(26, dtype=np.uint8)[:, None], (9, 26, 27))
+        path = write_video(tmp_path / "a.mov", np.stack([columns, rows, rows], axis=-1))
+        np.save(tmp_path / "a.npy", np.stack([rows, columns], axis=-1)[:8])
+        entry = describe(probe(path), "a.mov", "wave", (None,) * 3, 1)
+        entry = dataclasses.replace(entry, flow=FlowEntry("a.npy", 8, 26, 27))
+        index = Index(tmp_path, "x", "videos", ("wave",), (entry,))
+        rgb = Input(resize=None, crop=24, frames=8, fps=None)
+        flow = dataclasses.replace(default_input("flow"), resize=None, crop=24, frames=8, fps=None)
+        datasets = [VideoDataset(index, spec, sampling=TRAIN) for spec in (rgb, flow)]
+        seen = set()
+        for epoch in range(40):
+            samples = together(datasets, 0, epoch)
+            views = [sample.views for sample in samples if sample.views is not None]
+            columns_seen, columns_of_flow = views[0][0, 0, 0, 0], views[1][0, 1, 0, 0]
+            assert torch.equal(columns_seen, columns_of_flow)
+            seen.add(tuple(columns_seen[:2].tolist()))
+        assert len(seen) == 8  # four places, mirrored or not
 
     def test_processes_share_the_videos(self, index: Index) -> None:
         """Evaluating, three processes see each video once; training, equally many."""

@@ -231,7 +231,7 @@ class VideoDataset(Dataset[Sample]):
             return [whole(samples, MINIMUM_FRAMES)]
         frames = self.spec.frames
         if self.sampling.time == "random":
-            first = int(random.integers(max(len(samples) - frames, 0) + 1))
+            first = _draw(random, max(len(samples) - frames, 0) + 1)
             return [clip_at(samples, first, frames)]
         return clips(samples, frames, self.sampling.clips if self.sampling.time == "multi" else 1)
 
@@ -241,7 +241,7 @@ class VideoDataset(Dataset[Sample]):
         """Return the top left corner of every crop."""
         down, across = height - self.spec.crop, width - self.spec.crop
         if self.sampling.crop == "random":
-            return [(int(random.integers(down + 1)), int(random.integers(across + 1)))]
+            return [(_draw(random, down + 1), _draw(random, across + 1))]
         middle = down // 2, across // 2
         if self.sampling.crop == "centre":
             return [middle]
@@ -349,6 +349,14 @@ def together(
             f"{tries} videos in a row cannot be read, the last {bad[-1].file}: {bad[-1].reason}"
         )
     return [Sample(index, each.labels[index], None, tuple(bad)) for each in datasets]
+
+
+def _draw(random: np.random.Generator, count: int) -> int:
+    """Draw one of 0..count-1, by one number whatever `count` is.
+
+    So the same video's flow, which is a frame shorter, gets the crop and the flip of its RGB.
+    """
+    return min(int(random.random() * count), count - 1)
 
 
 def _decoded(
