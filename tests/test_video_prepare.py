@@ -7,28 +7,24 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from i3dzoo.errors import DatasetError, DependencyError, MissingFileError, OutputError
+from i3dzoo.errors import DatasetError, MissingFileError, OutputError
 from i3dzoo.metadata import Input
-from i3dzoo.progress import Quiet
 from i3dzoo.video import VideoDataset, index, probe, read, read_index
 from i3dzoo.video import prepare as prepare_module
-from i3dzoo.video.archives import extract, find_clips
 from i3dzoo.video.extract import Settings
 from i3dzoo.video.generate import CLIPS_FOLDER, LISTS_FOLDER, generate
 from i3dzoo.video.index import scan_folders
 from i3dzoo.video.prepare import Prepared, prepare
 
 from .test_cli import run
-from .video_data import SHAPE, small_lists, small_prepared, write_rar, write_zip
+from .video_data import SHAPE, small_lists, small_prepared
 
-EXTRACTOR = any(shutil.which(name) for name in ("bsdtar", "unrar", "7zz"))  # 7z may lack RAR
 SMALL = Settings("tao", None, 32, "farneback")
 
 
@@ -154,75 +150,6 @@ class TestVideos:
             "videos/cartwheel/cartwheel_clip_1.avi",
         ]
         assert prepared.missing == ()
-
-
-class TestArchives:
-    @pytest.mark.parametrize("shape", ["one archive", "class archives"])
-    @pytest.mark.parametrize(
-        "kind",
-        [
-            "zip",
-            pytest.param(
-                "rar", marks=pytest.mark.skipif(not EXTRACTOR, reason="no extractor is installed")
-            ),
-        ],
-    )
-    def test_archive_of_class_archives(
-        self, tmp_path: Path, source: Path, kind: str, shape: str
-    ) -> None:
-        """The official shape, one .rar with a .rar a class, or a folder of these; and the lists."""
-        write = {"rar": write_rar, "zip": write_zip}[kind]
-        classes = {}
-        for label in ("brush_hair", "cartwheel", "wave"):
-            clips = sorted((source / CLIPS_FOLDER / label).iterdir())
-            files = {f"{label}/{clip.name}": clip.read_bytes() for clip in clips}
-            folder = tmp_path / ("in" if shape == "class archives" else "elsewhere")
-            archive = write(folder / f"{label}.{kind}", files)
-            classes[archive.name] = archive.read_bytes()
-        if shape == "one archive":
-            write(tmp_path / "in" / f"hmdb51_org.{kind}", classes)
-        lists = {
-            f"{LISTS_FOLDER}/{p.name}": p.read_bytes() for p in (source / LISTS_FOLDER).iterdir()
-        }
-        write(tmp_path / "in" / f"test_train_splits.{kind}", lists)
-        prepared = prepare("hmdb51", tmp_path / "in", tmp_path / "out")
-        assert (prepared.made, prepared.missing, prepared.bad) == (12, (), ())
-        assert not (tmp_path / "out" / ".extracted").exists()
-        assert read(tmp_path / "out" / "videos" / "wave" / "wave_clip_0.avi").frames.std() > 10
-        assert prepare("hmdb51", tmp_path / "in", tmp_path / "out").made == 0
-
-    @pytest.mark.skipif(not EXTRACTOR, reason="no extractor is installed")
-    def test_damaged_archive(self, tmp_path: Path) -> None:
-        """An archive that does not extract leaves nothing behind and is named."""
-        (tmp_path / "a.rar").write_bytes(b"Rar!\x1a\x07\x00" + b"damage" * 50)
-        with pytest.raises(DatasetError, match=r"a\.rar: cannot be extracted; "):
-            extract(tmp_path / "a.rar", tmp_path / "out")
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.rar"]
-
-    @pytest.mark.skipif(not shutil.which("bsdtar"), reason="bsdtar is not installed")
-    def test_links_in_archives_are_ignored(self, tmp_path: Path, source: Path) -> None:
-        """A link that an archive brings is no clip: it could lead to any file of the user's."""
-        mine = source / CLIPS_FOLDER / "wave" / "wave_clip_0.avi"
-        (tmp_path / "in").mkdir()
-        with tarfile.open(tmp_path / "in" / "wave.rar", "w") as archive:  # told by its contents
-            link = tarfile.TarInfo("wave/wave_clip_0.avi")
-            link.type, link.linkname = tarfile.SYMTYPE, str(mine)
-            archive.addfile(link)
-            archive.add(mine, "wave/wave_clip_1.avi")
-        found = find_clips(
-            tmp_path / "in",
-            ["wave_clip_0.avi", "wave_clip_1.avi"],
-            tmp_path / "staging",
-            Quiet(),
-        )
-        assert list(found) == ["wave_clip_1.avi"]
-
-    def test_no_extractor(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without a program that extracts, the message says how to get one."""
-        write_rar(tmp_path / "a.rar", {"b.avi": b"x"})
-        monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(DependencyError, match=r"7z, unrar or bsdtar, .* apt install"):
-            extract(tmp_path / "a.rar", tmp_path / "out")
 
 
 @pytest.fixture(scope="module")
