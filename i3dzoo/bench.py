@@ -91,6 +91,8 @@ class Row:
 def available() -> list[str]:
     """Return the engines that are installed and have the device that they need."""
     found = ["torch", "torch-compiled"] if _compiles() else ["torch"]
+    if _has_gpu():
+        found.insert(1, "torch-kernels")
     for engine, module in (("onnxruntime", "onnxruntime"), ("openvino", "openvino")):
         if importlib.util.find_spec(module) and importlib.util.find_spec("onnx"):
             found.append(engine)
@@ -105,11 +107,15 @@ def available() -> list[str]:
     return [*found, "tensorrt"]
 
 
-def _compiles() -> bool:
-    """Whether torch.compile has what it needs: Triton beside a GPU, else a C++ compiler."""
+def _has_gpu() -> bool:
     import torch
 
-    if torch.cuda.is_available():
+    return torch.cuda.is_available()
+
+
+def _compiles() -> bool:
+    """Whether torch.compile has what it needs: Triton beside a GPU, else a C++ compiler."""
+    if _has_gpu():
         return importlib.util.find_spec("triton") is not None
     return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl")))
 
@@ -247,11 +253,15 @@ def _memory() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def _torch(checkpoint: Checkpoint, job: Job, *, compiled: bool = False) -> Run:
+def _torch(
+    checkpoint: Checkpoint, job: Job, *, compiled: bool = False, own_kernels: bool = False
+) -> Run:
     import torch
 
+    from i3dzoo import kernels
     from i3dzoo.loading import build
 
+    kernels.use(own_kernels)
     if job.threads:
         torch.set_num_threads(job.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -259,13 +269,27 @@ def _torch(checkpoint: Checkpoint, job: Job, *, compiled: bool = False) -> Run:
     network: Any = build(checkpoint).to(device, dtype)
     if compiled:
         network = torch.compile(network)
+    pinned: dict[tuple[int, ...], Any] = {}
 
     def run(clips: Array) -> Array:
+        given = torch.from_numpy(clips)
+        if device == "cuda":
+            # as TensorRT's runner does: a copy to the GPU from memory that stays
+            if clips.shape not in pinned:
+                pinned[clips.shape] = torch.empty(clips.shape, pin_memory=True)
+            given = pinned[clips.shape].copy_(given)
         with torch.inference_mode():
-            logits: Array = network(torch.from_numpy(clips).to(device, dtype)).float().cpu().numpy()
+            moved = given.to(device, non_blocking=True).to(dtype)
+            logits: Array = network(moved).float().cpu().numpy()
         return logits
 
     return run
+
+
+def _kernels(checkpoint: Checkpoint, job: Job) -> Run:
+    if not _has_gpu():
+        raise DeviceError("the kernels of i3dzoo run on GPUs, and PyTorch finds none here")
+    return _torch(checkpoint, job, own_kernels=True)
 
 
 def _compiled(checkpoint: Checkpoint, job: Job) -> Run:
@@ -332,6 +356,7 @@ def _logits(runner: "Runner", checkpoint: Checkpoint) -> Run:
 
 ENGINES: Final[dict[str, Callable[[Checkpoint, Job], Run]]] = {
     "torch": _torch,
+    "torch-kernels": _kernels,
     "torch-compiled": _compiled,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,

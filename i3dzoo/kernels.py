@@ -18,9 +18,16 @@ from torch.autograd.function import once_differentiable
 
 from i3dzoo.architecture import same_padding
 
-__all__ = ["can_fold", "can_pool", "folded_conv", "max_pool"]
+__all__ = ["can_fold", "can_pool", "folded_conv", "max_pool", "use"]
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_wanted = True
+
+
+def use(wanted: bool) -> None:
+    """Go these ways from now on, or only PyTorch's own, to compare."""
+    global _wanted
+    _wanted = wanted
 
 
 def can_pool(x: Tensor) -> bool:
@@ -34,7 +41,7 @@ def can_pool(x: Tensor) -> bool:
 
 
 def _eager_on_gpu(x: Tensor) -> bool:
-    if not x.is_cuda or torch.compiler.is_compiling():
+    if not (_wanted and x.is_cuda) or torch.compiler.is_compiling():
         return False
     return not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call] # public, says its documentation
 

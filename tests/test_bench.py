@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from i3dzoo.bench import Job, Row, available, draw, measure
 from i3dzoo.checkpoint import write_checkpoint
@@ -74,3 +75,11 @@ def test_nothing_to_draw(tmp_path: Path) -> None:
     with pytest.raises(MetadataError, match="no engine gave numbers"):
         draw([Row("torch", "fp32", 1, failure="broken")], tmp_path / "x.png")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which has them")
+def test_kernels_need_a_gpu(file: Path) -> None:
+    """Without a GPU our kernels are not among the engines, and asked for they say why."""
+    assert "torch-kernels" not in available()
+    (row,) = measure([Job(file, "torch-kernels", frames=9, crop=32)])
+    assert row.failure == "the kernels of i3dzoo run on GPUs, and PyTorch finds none here"

@@ -67,6 +67,19 @@ def test_max_pool(
 
 @GPU
 @pytest.mark.gpu
+def test_they_can_be_turned_off() -> None:
+    """To compare, a GPU can be left to PyTorch's own ways."""
+    x = torch.zeros(1, 8, 9, 8, 8, device="cuda").contiguous(memory_format=torch.channels_last_3d)
+    kernels.use(False)
+    assert not kernels.can_pool(x)
+    assert not kernels.can_fold(x, 2)
+    kernels.use(True)
+    assert kernels.can_pool(x)
+    assert kernels.can_fold(x, 2)
+
+
+@GPU
+@pytest.mark.gpu
 def test_max_pool_keeps_nan() -> None:
     """A NaN is not hidden by a larger number."""
     x = torch.ones(1, 8, 3, 3, 3, device="cuda").contiguous(memory_format=torch.channels_last_3d)

@@ -11,7 +11,8 @@ from i3dzoo.cli._console import json_option, print_json, say
 if TYPE_CHECKING:
     from i3dzoo.bench import Job, Row
 
-_ENGINES = ("torch", "torch-compiled", "onnxruntime", "openvino", "tensorrt")  # of i3dzoo.bench
+# of i3dzoo.bench
+_ENGINES = ("torch", "torch-kernels", "torch-compiled", "onnxruntime", "openvino", "tensorrt")
 
 
 @click.command()
