@@ -119,6 +119,7 @@ def test_cut_download_is_resumed(hub: Hub, home: Home, published: str, weights: 
     hub.cut[weights] = [15_000_000]
     done = home.ok("pull", NAME)
     assert read_checkpoint(done.stdout.strip()).metadata.num_classes == 51
+    assert re.search(r"localhost:\d+: cut the connection \(.*\); going on where it", done.stderr)
     first, second = hub.ranges(weights)
     assert first is None
     assert re.fullmatch(r"bytes=1\d{7}-", second or "")

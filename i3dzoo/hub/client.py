@@ -25,15 +25,33 @@ _LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 
 
 _SIGNED = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
+_FAILED = re.compile(r"'?(.+?)'? thrown while requesting \w+ (\S+)")
+_AGAIN = re.compile(r"(?:Retrying in|Rate limited\. Waiting) ([\d.]+)s")
+_CUT = re.compile(r"Error while downloading from (\S+?):? (.*)\nTrying to resume")
 # the modules of the Hub's client that log what they ask for
 _LOGGERS = ("utils._http", "file_download", "lfs", "hf_api")
 
 
 class _Discreet(logging.Filter):
-    """Leaves the signature out of an address: whoever has it may read or write what it names."""
+    """Says what the client says of its attempts in one line each, and without signatures.
+
+    Whoever has a signed address may read or write what it names.
+    """
+
+    failed = ""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = _SIGNED.sub(r"\1", record.getMessage()), ()
+        text = _SIGNED.sub(r"\1", record.getMessage())
+        if found := _FAILED.match(text):
+            # what comes of it is said next: another attempt, or our own error
+            self.failed = f"{urlsplit(found[2]).netloc.rpartition('@')[2]}: {found[1]}"
+            return False
+        if found := _AGAIN.match(text):
+            text = f"{self.failed}; trying again in {float(found[1]):.0f} s"
+        elif found := _CUT.match(text):
+            host = urlsplit(found[1]).netloc.rpartition("@")[2]
+            text = f"{host}: cut the connection ({found[2]}); going on where it was"
+        record.msg, record.args = text, ()
         return True
 
 
