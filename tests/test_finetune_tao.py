@@ -174,6 +174,8 @@ def test_a_joint_spec(data: Path, genuine: Checkpoint, tmp_path: Path) -> None:
     document = json.loads((folder / "run.json").read_text("utf-8"))
     assert document["stream"] == "joint"
     assert document["augment of flow"]["frames"] == 9
+    page = (folder / "report.html").read_text("utf-8")
+    assert f"i3dzoo evaluate {files[0]} {files[1]} --data" in page
 
     measured = run(
         "evaluate", *files, "--data", data / "test", "--split", "none", "--device", "cpu",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,6 +146,16 @@ def test_recomputing_activations_changes_nothing(tmp_path: Path) -> None:
     for name, tensor in again.state_dict().items():
         if "num_batches_tracked" not in name:
             torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_compiling_changes_nothing(tmp_path: Path) -> None:
+    """The compiled network gives the same losses."""
+    settings = [RATE, "loop.epochs=1"]
+    run(tmp_path / "plain", settings)
+    words = [word for each in (*settings, "loop.compile=true") for word in ("--set", each)]
+    _finish(_start(tmp_path / "compiled", *words, "--set", "network.dropout=0"))
+    assert _losses(tmp_path / "compiled") == pytest.approx(_losses(tmp_path / "plain"), rel=1e-4)
 
 
 def test_freezing(tmp_path: Path) -> None:

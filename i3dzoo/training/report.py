@@ -168,7 +168,10 @@ def _strip(found: RunFolder, clip: WorstClip) -> tuple[str | None, str]:
 def _commands(found: RunFolder) -> list[tuple[str, str]]:
     run, folder = found.run, found.folder
     result = str(folder / run.result) if run.result else "FILE"
-    evaluate = ["i3dzoo", "evaluate", result, "--data", run.data or "DIR"]
+    results = [result]
+    if run.stream == "joint":  # two files, whose logits are summed
+        results.append(str(folder / (run.result or "FILE").replace("_rgb.", "_flow.")))
+    evaluate = ["i3dzoo", "evaluate", *results, "--data", run.data or "DIR"]
     if found.predictions is not None:
         asked = found.predictions.run
         evaluate += ["--split", asked.split, "--protocol", asked.protocol]
