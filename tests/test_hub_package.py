@@ -44,6 +44,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
         ("hf://alice/i3d", Address("alice/i3d")),
         ("hf://models/alice/i3d@refs%2Fpr%2F1", Address("alice/i3d", "refs/pr/1")),
         ("hf://alice/i3d@v1/sub/x.pt", Address("alice/i3d", "v1", "sub/x.pt")),
+        (str(Path("hf://alice/i3d/x.pt")), Address("alice/i3d", file="x.pt")),
     ],
 )
 def test_addresses(text: str, address: Address) -> None:

@@ -16,7 +16,8 @@ MAIN: Final = "main"
 _SCHEME: Final = "hf://"
 _PART: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _SHORT: Final = re.compile(rf"({_PART}/{_PART})(?:@([^\s@]+))?")
-_LONG: Final = re.compile(rf"hf://(?:models/)?({_PART}/{_PART})(?:@([^\s@/]+))?(?:/(\S+))?")
+# a Path makes one slash of two
+_LONG: Final = re.compile(rf"hf://?(?:models/)?({_PART}/{_PART})(?:@([^\s@/]+))?(?:/(\S+))?")
 # a mistyped path such as `runs/best.pt` is no repository
 _FILES: Final = frozenset(
     {".safetensors", ".pt", ".pth", ".ckpt", ".index", ".pkl", ".h5", ".hdf5", ".onnx", ".bin"}
@@ -46,7 +47,7 @@ class Address:
 
 def is_address(text: str) -> bool:
     """Whether a model argument that is no file can only mean the Hub."""
-    if text.startswith(_SCHEME):
+    if text.startswith("hf:/"):
         return True
     found = _SHORT.fullmatch(text)
     return bool(found) and PurePosixPath(text).suffix.lower() not in _FILES
