@@ -162,7 +162,7 @@ def test_a_joint_spec(data: Path, genuine: Checkpoint, tmp_path: Path) -> None:
         "of": write_checkpoint(tmp_path / "flow.safetensors", flow),
     }
     path = joint_spec(data, tmp_path, **weights)
-    result = finetune("-e", path, "--freeze", "until:Mixed_5b")
+    result = finetune("-e", path, "--freeze", "until:Mixed_5b", "--keep", "best")
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "results"
     files = [folder / "best_rgb.safetensors", folder / "best_flow.safetensors"]
@@ -171,6 +171,11 @@ def test_a_joint_spec(data: Path, genuine: Checkpoint, tmp_path: Path) -> None:
     assert (rgb.stream, rgb.input.frames, rgb.input.mean) == ("rgb", 12, (0.485, 0.456, 0.406))
     assert (of.stream, of.input.frames, of.input.mean) == ("flow", 9, (0.25, 0.5))
     assert rgb.labels == of.labels == ("run", "cartwheel", "fall_floor")
+    assert " together with flow (center)" in rgb.history[-1]
+    assert not (folder / "checkpoints").exists()
+    assert not (folder / "last_rgb.safetensors").exists()
+    again = finetune("-e", path, "--resume")
+    assert "holds a run whose checkpoint was not kept (--keep best)" in again.stderr
     document = json.loads((folder / "run.json").read_text("utf-8"))
     assert document["stream"] == "joint"
     assert document["augment of flow"]["frames"] == 9

@@ -150,7 +150,7 @@ class _Runner:
         from i3dzoo.evaluate import parse_protocol, predict_videos
         from i3dzoo.progress import Quiet
         from i3dzoo.training.data import VideoClips, open_streams
-        from i3dzoo.training.failures import told
+        from i3dzoo.training.failures import EVALUATING, told
         from i3dzoo.training.team import predict_together
 
         metadata, team, options = engine.metadata, self.team, self.options
@@ -169,7 +169,7 @@ class _Runner:
         clips = VideoClips(datasets, metadata.labels)
         self.labels = clips.classes
         shown = watch(counted=True) if team.is_main else contextlib.nullcontext(Quiet())
-        with told(lambda: "evaluating"), shown as progress:
+        with told(lambda: "evaluating", EVALUATING), shown as progress:
             bad: list[BadVideo] = []
 
             def predict(done: set[str]) -> "Iterator[Prediction]":
@@ -274,8 +274,9 @@ def _write_results(documents: list[dict[str, Any]], options: dict[str, Any]) -> 
 
 def _say_what_next(options: dict[str, Any]) -> None:
     models = options["models"]
-    if len(models) == 2 or models[0].endswith(".jsonl"):
-        say("Next: --results FILE writes what `i3dzoo push --results FILE` puts on the model card")
+    if not options["results"]:
+        say("Next: the same with --results FILE, which i3dzoo push puts on the model card")
         return
-    results = ["--results", str(options["results"])] if options["results"] else []
-    say(f"Next: {shlex.join(['i3dzoo', 'push', models[0], 'USER/NAME', *results])}")
+    model = "FILE" if models[0].endswith(".jsonl") else models[0]
+    words = ["i3dzoo", "push", model, "USER/NAME", "--results", str(options["results"])]
+    say(f"Next: {shlex.join(words)}")

@@ -119,6 +119,7 @@ def _from_options(options: dict[str, Any]) -> "tuple[Task, Recipe, bool]":
     streams = {checkpoint.metadata.stream: name for name, checkpoint in found.items()}
     if len(streams) < len(options["models"]):
         raise click.UsageError("two models are trained together if one is RGB and one flow")
+    streams = dict(sorted(streams.items(), reverse=True))  # RGB before flow
     dataset = next(iter(options["words"]), "videos")
     task = Task(
         checkpoints={stream: found[name] for stream, name in streams.items()},

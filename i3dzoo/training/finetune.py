@@ -39,7 +39,7 @@ from i3dzoo.training.predictions import Prediction, PredictionWriter
 from i3dzoo.training.predictions import Run as PredictionRun
 from i3dzoo.training.recipe import Augment, Recipe
 from i3dzoo.training.run_files import PREDICTIONS
-from i3dzoo.training.run_record import environment, write_run
+from i3dzoo.training.run_record import environment, is_finished, write_run
 from i3dzoo.video import BadVideo, FrameCache
 
 if TYPE_CHECKING:
@@ -138,12 +138,17 @@ def _where_to_begin(task: Task, resume: bool | Path, remarks: list[str]) -> Path
     if isinstance(resume, Path):
         return resume
     found = state.latest(task.folder)
-    if resume and found is None:
-        remarks.append(f"{task.folder}: holds no checkpoint yet, so the run begins")
     if not resume and (found or any(task.folder.glob("*.safetensors"))):
         raise OutputError(
             f"{task.folder}: holds a run; pass --resume to go on with it, or name another folder"
         )
+    if resume and found is None and is_finished(task.folder):
+        raise OutputError(
+            f"{task.folder}: holds a run whose checkpoint was not kept (--keep best), so it cannot "
+            "be gone on with; name another folder"
+        )
+    if resume and found is None:
+        remarks.append(f"{task.folder}: holds no checkpoint yet, so the run begins")
     return found
 
 
@@ -300,6 +305,9 @@ class _Job:
         values = network.state_dict()
         tensors = {key: values[key].detach().cpu().numpy() for key in origin.tensors}
         accuracy = f", top-1 {metrics['top1']:.4f}" if metrics else ""
+        others = [other for other in self.checkpoints if other != stream]
+        if accuracy and others:
+            accuracy += f" together with {others[0]}"
         split = f" split {self.task.split}" if self.task.split else ""
         entry = (
             f"fine-tuned{_from_hub(self.task.names, stream)} on {self.task.dataset}{split} "

@@ -15,7 +15,7 @@ from i3dzoo.training.run_files import RUN
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["environment", "write_run"]
+__all__ = ["environment", "is_finished", "write_run"]
 
 
 def write_run(folder: Path, document: dict[str, Any], *, resumed: bool, finished: bool) -> None:
@@ -46,6 +46,12 @@ def write_run(folder: Path, document: dict[str, Any], *, resumed: bool, finished
         document["finished"] = now
     with atomic_write(path) as file:
         file.write(json.dumps(document, indent=2).encode())
+
+
+def is_finished(folder: Path) -> bool:
+    """Say whether a folder holds a run that came to its end."""
+    path = folder / RUN
+    return path.exists() and "finished" in json.loads(path.read_text("utf-8"))
 
 
 def environment(accelerator: "Accelerator") -> dict[str, str]:
