@@ -125,18 +125,20 @@ def single(
     result = run(
         "evaluate", trained / "best.safetensors", "--data", data, "--device", "cpu",
         "--workers", "0", "-o", folder, "--results", folder / "results.json", "--parquet",
-        "--confusion", folder / "confusion.png", "--json",
+        "--confusion", folder / "confusion.png", "--split", "all", "--json",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    (document,) = json.loads(result.stdout)
-    return folder, document
+    documents = json.loads(result.stdout)
+    assert [document["split"] for document in documents] == ["1", "2", "3"]
+    return folder, documents[0]
 
 
 class TestEvaluate:
     def test_all_that_is_written(self, single: tuple[Path, dict[str, Any]], trained: Path) -> None:
         """Predictions twice, the matrix as numbers and as a picture; all as training measured."""
         folder, document = single
-        (lines,), (table,) = folder.glob("best-*_center_split1.jsonl"), folder.glob("*.parquet")
+        (lines,) = folder.glob("best-*_center_split1.jsonl")
+        (table,) = folder.glob("*_split1.parquet")
         found, known = read_predictions(lines), read_predictions(trained / "predictions.jsonl")
         assert sorted(found.videos) == sorted(known.videos)
         row = [found.videos.index(video) for video in known.videos]
@@ -147,7 +149,7 @@ class TestEvaluate:
         assert document["confusion"] == metrics.confusion.tolist()
         assert document["interval"] == pytest.approx(metrics.interval)
         assert document["mean_class"] == pytest.approx(metrics.mean_class)
-        with Image.open(folder / "confusion.png") as picture:
+        with Image.open(folder / "confusion_split3.png") as picture:
             assert min(picture.size) > 200
 
     def test_push_takes_the_results(
@@ -162,6 +164,7 @@ class TestEvaluate:
         assert result.returncode == 0, result.stderr
         percent = f"{100 * document['top1']:.1f}"
         assert f"| HMDB51 | test 1, center | {percent} | 100.0 | 12 |" in result.stdout
+        assert "| HMDB51 | test 3, center | " in result.stdout
         assert "confusion_matrix.png" in result.stdout  # finetune drew it beside the file
 
     def test_two_processes_count_no_video_twice(
@@ -178,7 +181,7 @@ class TestEvaluate:
         assert document["videos"] == 12
         assert document["confusion"] == single[1]["confusion"]
         (path,) = tmp_path.iterdir()
-        (alone,) = single[0].glob("*.jsonl")
+        (alone,) = single[0].glob("*_split1.jsonl")
         found, expected = read_predictions(path), read_predictions(alone)
         row = [found.videos.index(video) for video in expected.videos]
         np.testing.assert_allclose(found.logits[row], expected.logits, rtol=1e-4, atol=1e-4)
@@ -187,7 +190,7 @@ class TestEvaluate:
         self, single: tuple[Path, dict[str, Any]], tmp_path: Path
     ) -> None:
         """Two files of predictions are enough, and nothing is run."""
-        (path,) = single[0].glob("*.jsonl")
+        (path,) = single[0].glob("*_split1.jsonl")
         flow = tmp_path / "flow.jsonl"
         text = path.read_text("utf-8").splitlines()
         header = json.loads(text[0]) | {"model": "f" * 64}

@@ -77,9 +77,13 @@ def command(**options: Any) -> None:
 
     task, recipe, resume = _from_spec(options) if options["spec"] else _from_options(options)
     with Watch(recipe.loop.epochs, recipe.loop.max_steps) as watch:
-        result = finetune(
-            task, recipe, resume=resume, watch=watch, tell=watch.leave_out, remark=watch.tell
-        )
+        try:
+            result = finetune(
+                task, recipe, resume=resume, watch=watch, tell=watch.leave_out, remark=watch.tell
+            )
+        except KeyboardInterrupt:
+            watch.tell("stopped; the same command with --resume goes on")
+            raise
     if is_main():
         _print_result(task, result, options["as_json"])
 
