@@ -113,6 +113,14 @@ class TestArrays:
         with pytest.raises(VideoError, match=r"is no readable \.npy array"):
             probe(tmp_path / "a.npy")
 
+    def test_header_that_is_cut(self, tmp_path: Path) -> None:
+        """A header without its closing bracket, which NumPy reads as Python, is refused."""
+        np.save(tmp_path / "a.npy", np.zeros((2, 8, 8, 3), np.uint8))
+        data = (tmp_path / "a.npy").read_bytes()
+        (tmp_path / "a.npy").write_bytes(data.replace(b"}", b" "))
+        with pytest.raises(VideoError, match=r"is no readable \.npy array"):
+            probe(tmp_path / "a.npy")
+
     def test_wrong_type_or_shape(self, tmp_path: Path) -> None:
         """Floats and stray axes are refused with what was found and expected."""
         np.save(tmp_path / "a.npy", np.zeros((1, 4, 8, 8, 2), np.float32))

@@ -267,6 +267,17 @@ class TestIndex:
         with pytest.raises(DatasetError, match=message):
             read_index(self.write(tmp_path, **fields))
 
+    def test_neither_text_nor_clips(self, tmp_path: Path) -> None:
+        """Bytes that are no text, and an index without a clip, are errors."""
+        path = self.write(tmp_path)
+        heading, _, _ = path.read_text().partition("\n")
+        path.write_text(heading + "\n")
+        with pytest.raises(DatasetError, match="the index lists no clip"):
+            read_index(path).select(None, None)
+        path.write_bytes(b"\xff" + path.read_bytes())
+        with pytest.raises(DatasetError, match=r"index\.jsonl: cannot be read as an index"):
+            read_index(path)
+
     def test_newer_version(self, tmp_path: Path) -> None:
         """An index of another version says so."""
         path = self.write(tmp_path)

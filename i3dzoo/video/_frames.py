@@ -1,6 +1,7 @@
 """Frames without a container: folders of images, and NumPy arrays."""
 
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,15 @@ def _map(path: Path) -> npt.NDArray[np.generic]:
     try:
         # A memory map takes no room for what the header claims and refuses a file that is shorter.
         array: npt.NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, TypeError, OSError, EOFError, OverflowError, SyntaxError) as error:
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        EOFError,
+        OverflowError,
+        SyntaxError,
+        tokenize.TokenError,  # NumPy reads the header as Python
+    ) as error:
         reason = str(error).strip().rstrip(".")
         if "Python objects" in reason:
             reason = "it holds pickled Python objects, which can run code and are never read"

@@ -145,6 +145,8 @@ class Index:
         Raises:
             DatasetError: There is no such split, or it has no such clips.
         """
+        if not self.entries:
+            raise DatasetError(f"{self.root}: the index lists no clip; run i3dzoo prepare again")
         if split is None and role is None:
             return self.entries
         if split not in (1, 2, 3) or role not in ("train", "test"):
@@ -267,7 +269,10 @@ def read_index(path: str | Path) -> Index:
         path = path / INDEX_NAME
     if not path.is_file():
         raise MissingFileError(f"{path}: no such index; i3dzoo prepare makes one")
-    lines = path.read_text("utf-8").splitlines()
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read as an index: {error}") from error
     number = 1
     try:
         header = json.loads(lines[0])

@@ -216,7 +216,7 @@ def _resume(
             file.write(json.dumps({"dataset": header}).encode() + b"\n")
     found: dict[str, str] = {}
     done: dict[str, Entry] = {}
-    for line in path.read_text("utf-8").splitlines():
+    for line in path.read_text("utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError, TypeError):  # a last line cut short by a kill
             record = json.loads(line)
             if isinstance(record, dict):
