@@ -11,7 +11,9 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
+from i3dzoo import convert, formats, tables
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from i3dzoo.cli.evaluate import command as evaluate_command
 from i3dzoo.cli.finetune import command
 from i3dzoo.errors import DeviceError, RecipeError
 from i3dzoo.head import change_head
@@ -218,6 +220,38 @@ def test_what_a_stream_begins_with(data: Path, genuine: Checkpoint, tmp_path: Pa
         tao_task(load_tao(path, ["model.rgb_pretrained_num_classes=400"]))
     with pytest.raises(RecipeError, match=r"three\.safetensors is a rgb model; expected flow"):
         tao_task(load_tao(path, [f"model.of_pretrained_model_path={three}"]))
+
+
+@pytest.mark.real_data
+def test_evaluating_by_a_spec(
+    data: Path, genuine: Checkpoint, test_data: Path, tmp_path: Path
+) -> None:
+    """TAO's own spec with its paths changed gives its input and its label map to TAO's own file."""
+    text = (test_data / "tao" / "train_rgb_3d_64_i3d.yaml").read_text("utf-8")
+    tensors = change_head(genuine, 51, seed=3).tensors
+    layout = tables.table("piergiaj")
+    weights = tmp_path / "tao.pt"
+    formats.write(layout.format, weights, convert.from_canonical("", tensors, layout).tensors, {})
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    words = [
+        f"model={weights}", f"test_dataset_dir={data / 'test'}", "video_eval_mode=conv",
+        "video_num_segments=2", "model.rgb_seq_length=9", "dataset.output_shape=[64, 64]",
+        "dataset.augmentation_config.crop_smaller_edge=64", f"results_dir={tmp_path / 'out'}",
+    ]  # fmt: skip
+    result = run("evaluate", "-e", path, *words, "--device", "cpu", "--workers", "0", "--json")
+    assert result.returncode == 0, result.stderr
+    assert "video_num_segments has no meaning" not in result.stderr
+    (document,) = json.loads(result.stdout)
+    assert (document["protocol"], document["split"], document["videos"]) == ("multi:2x1", "none", 6)
+    assert document["labels"][:2] == ["throw", "push"]
+    totals = np.array(document["confusion"]).sum(1)
+    assert {document["labels"][at]: totals[at] for at in totals.nonzero()[0]} == dict.fromkeys(
+        CLASSES, 2
+    )
+    assert [each.suffix for each in (tmp_path / "out").iterdir()] == [".jsonl"]
+    usage = CliRunner().invoke(evaluate_command, ["-e", str(path), "--protocol", "paper"])
+    assert "--protocol does not go with -e" in usage.output
 
 
 def test_the_gpus_of_a_spec(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from i3dzoo.cli._console import json_option, print_json, say
 
 if TYPE_CHECKING:
     from i3dzoo.engines import Engine
+    from i3dzoo.metadata import Metadata
     from i3dzoo.training.metrics import Metrics
     from i3dzoo.training.predictions import Prediction, Predictions, Run
     from i3dzoo.training.team import Team
@@ -21,7 +22,8 @@ _path = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True)
+@click.argument("models", metavar="[MODELS | KEY=VALUE...]", nargs=-1)
+@click.option("-e", "--spec", type=_path, help="A TAO spec instead.")
 @click.option("--data", type=_path, help="Folder that `prepare` made.")
 @click.option(
     "--split", type=click.Choice(["1", "2", "3", "all", "none"]), default="1", show_default=True
@@ -63,7 +65,8 @@ def command(**options: Any) -> None:
     A model is a checkpoint of any layout, an .onnx file or a TensorRT engine, or a file of
     predictions that an earlier evaluation wrote. Each video counts once. Predictions are kept as
     they are made: the same command goes on where it was stopped. --split none takes all videos, as
-    of a folder in TAO's layout. Started by torchrun, several GPUs share the videos.
+    of a folder in TAO's layout. Started by torchrun, several GPUs share the videos. A TAO spec says
+    model, data, input, classes and protocol itself.
 
     \b
     Examples:
@@ -72,17 +75,19 @@ def command(**options: Any) -> None:
       i3dzoo evaluate best.safetensors --data data/hmdb51 --split all --results results.json
       i3dzoo evaluate predictions/rgb.jsonl predictions/flow.jsonl
       i3dzoo evaluate hmdb51.onnx --data data/hmdb51
+      i3dzoo evaluate -e evaluate_rgb.yaml
       torchrun --nproc-per-node 4 -m i3dzoo evaluate best.safetensors --data data/hmdb51
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from i3dzoo.training.team import Team
 
-    if len(options["models"]) > 2:
+    described = _from_spec(options) if options["spec"] else _as_it_is
+    if not 1 <= len(options["models"]) <= 2:
         raise click.UsageError("one model or two are evaluated")
     team = Team(options["device"])
     splits = ("1", "2", "3") if options["split"] == "all" else (options["split"],)
     documents = []
     for split in splits:
-        runner = _Runner(team, options)
+        runner = _Runner(team, options, described)
         found = runner.of_all(split)
         if team.is_main:
             documents.append(_measured(runner, found, split, options))
@@ -99,11 +104,45 @@ def command(**options: Any) -> None:
     _say_what_next(options)
 
 
+def _as_it_is(metadata: "Metadata") -> "Metadata":
+    return metadata
+
+
+def _from_spec(options: dict[str, Any]) -> "Callable[[Metadata], Metadata]":
+    """Take the options from a TAO spec; return what it makes of the model's description."""
+    import functools
+
+    from i3dzoo._parallel import is_main
+    from i3dzoo.training.from_tao import choose_gpus, tao_metadata
+    from i3dzoo.training.tao import load_tao
+
+    given = click.get_current_context().get_parameter_source
+    for name in ("data", "split", "protocol", "batch_size"):
+        if given(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} does not go with -e, as the spec says it; replace its "
+                "key by KEY=VALUE"
+            )
+    spec = load_tao(options["spec"], options["models"], task="evaluate")
+    run = spec.evaluate
+    seen = choose_gpus(run.gpu_ids) if options["device"] != "cpu" else ""
+    for note in (*spec.notes, seen):
+        if note and is_main():
+            say(f"{spec.path.name}: {note}")
+    options |= {"models": (run.checkpoint,), "data": run.data_dir, "split": "none"}
+    options |= {"protocol": run.protocol, "batch_size": run.batch_size}
+    if run.results_dir and given("output") is not click.core.ParameterSource.COMMANDLINE:
+        options["output"] = run.results_dir
+    return functools.partial(tao_metadata, spec)
+
+
 class _Runner:
     """Predicts one split with each model; `bad` are the videos that cannot be read."""
 
-    def __init__(self, team: "Team", options: dict[str, Any]) -> None:
-        self.team, self.options = team, options
+    def __init__(
+        self, team: "Team", options: dict[str, Any], described: "Callable[[Metadata], Metadata]"
+    ) -> None:
+        self.team, self.options, self.described = team, options, described
         self.bad: dict[str, str] = {}
         self.labels: tuple[str, ...] | None = None
 
@@ -123,41 +162,48 @@ class _Runner:
             return read_predictions(model)
         if options["data"] is None:
             raise click.UsageError("--data is missing")
+        import hashlib
+
         from i3dzoo._files import make_folder
         from i3dzoo.checksums import sha256
         from i3dzoo.engines import load_engine
+        from i3dzoo.errors import MetadataError
         from i3dzoo.loading import find
 
         path = find(model)
-        run = Run(sha256(path), options["protocol"], split)
+        engine = load_engine(path, options["engine"], options["device"])
+        if engine.metadata is None or not engine.metadata.num_classes:
+            raise MetadataError(
+                "the model has no head, so there is nothing to evaluate; convert it"
+            )
+        metadata, digest = self.described(engine.metadata), sha256(path)
+        if metadata != engine.metadata:  # the same file with another input is another model
+            digest = hashlib.sha256(f"{digest} {metadata.to_json()}".encode()).hexdigest()
+        run = Run(digest, options["protocol"], split)
         ran = "" if options["engine"] in ("auto", "torch") else f"_{options['engine']}"
         # two models may have one name: best.safetensors of two runs
         protocol = options["protocol"].replace(":", "-")
         name = f"{path.stem}-{run.model[:8]}{ran}_{protocol}_split{split}.jsonl"
         make_folder(options["output"])
-        target = options["output"] / name
-        found = self._predict(load_engine(path, options["engine"], options["device"]), target, run)
+        found = self._predict(engine, metadata, options["output"] / name, run)
         if self.team.is_main:
-            say(f"predictions: {target}")
+            say(f"predictions: {options['output'] / name}")
         return found
 
-    def _predict(self, engine: "Engine", path: Path, run: "Run") -> "Predictions":
+    def _predict(
+        self, engine: "Engine", metadata: "Metadata", path: Path, run: "Run"
+    ) -> "Predictions":
         import contextlib
 
         from i3dzoo.cli._progress import watch
         from i3dzoo.engines import device_of
-        from i3dzoo.errors import MetadataError
         from i3dzoo.evaluate import parse_protocol, predict_videos
         from i3dzoo.progress import Quiet
         from i3dzoo.training.data import VideoClips, open_streams
         from i3dzoo.training.failures import EVALUATING, told
         from i3dzoo.training.team import predict_together
 
-        metadata, team, options = engine.metadata, self.team, self.options
-        if metadata is None or not metadata.num_classes:
-            raise MetadataError(
-                "the model has no head, so there is nothing to evaluate; convert it"
-            )
+        team, options = self.team, self.options
         datasets = open_streams(
             options["data"],
             {metadata.stream: metadata.input},

@@ -12,11 +12,12 @@ from i3dzoo.checkpoint import Checkpoint, read_checkpoint
 from i3dzoo.errors import DeviceError, RecipeError
 from i3dzoo.loading import find
 from i3dzoo.metadata import Metadata, Source, Stream, default_input
+from i3dzoo.training.data import augmented_input
 from i3dzoo.training.finetune import Task
 from i3dzoo.training.recipe import Recipe, override
 from i3dzoo.training.tao_records import TaoSpec, TaoStream
 
-__all__ = ["choose_gpus", "tao_task"]
+__all__ = ["choose_gpus", "tao_metadata", "tao_task"]
 
 
 def tao_task(
@@ -103,6 +104,34 @@ def _random(stream: Stream, labels: tuple[str, ...], seed: int) -> Checkpoint:
     return Checkpoint(
         tensors,
         Metadata(stream, len(labels), labels, default_input(stream), source, history=history),
+    )
+
+
+def tao_metadata(spec: TaoSpec, metadata: Metadata) -> Metadata:
+    """Return a checkpoint's description with the input and the classes that a spec gives it.
+
+    Raises:
+        RecipeError: The spec is of two streams or of the other one, or has another number of
+            classes.
+    """
+    if len(spec.streams) > 1:
+        raise RecipeError(
+            f"{spec.path}: is of two streams; evaluate a checkpoint of each, and their predictions "
+            "together: i3dzoo evaluate RGB.jsonl FLOW.jsonl"
+        )
+    (part,) = spec.streams
+    where = f"{spec.path}: {spec.evaluate.checkpoint}"
+    if metadata.stream != part.stream:
+        raise RecipeError(f"{where} is a {metadata.stream} model; expected {part.stream}")
+    if spec.labels and len(spec.labels) != metadata.num_classes:
+        raise RecipeError(
+            f"{where} has {metadata.num_classes} classes; the label map has {len(spec.labels)}"
+        )
+    augment = spec.recipe_of(part).augment
+    return dataclasses.replace(
+        metadata,
+        labels=spec.labels or metadata.labels,
+        input=augmented_input(metadata.input, augment),
     )
 
 

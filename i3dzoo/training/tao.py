@@ -359,7 +359,11 @@ class _Translation:
             return f"multi:{self[segments]}x1"
         if self[mode] == "all":
             self._refuse(mode, "TAO counts each clip for a video; set conv or center")
-        self._note(segments, "has no meaning without the mode conv")
+        # the older key stands for both sections
+        modes = [self["evaluate.video_eval_mode"], self["inference.video_inf_mode"]]
+        older = self._has(segments) and "." not in self.given[segments].written
+        if not (older and "conv" in modes):
+            self._note(segments, "has no meaning without the mode conv")
         return "center"
 
 
