@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from i3dzoo import convert, formats, tables
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.cli.evaluate import command as evaluate_command
-from i3dzoo.cli.finetune import command
+from i3dzoo.cli.finetune import command as finetune_command
 from i3dzoo.errors import DeviceError, RecipeError
 from i3dzoo.head import change_head
 from i3dzoo.surgery import change_stream
@@ -226,7 +227,12 @@ def test_what_a_stream_begins_with(data: Path, genuine: Checkpoint, tmp_path: Pa
 def test_evaluating_by_a_spec(
     data: Path, genuine: Checkpoint, test_data: Path, tmp_path: Path
 ) -> None:
-    """TAO's own spec with its paths changed gives its input and its label map to TAO's own file."""
+    """TAO's own spec with its paths changed gives its input and its label map to TAO's own file.
+
+    A video without frames stops it, or is named and counted.
+    """
+    videos = shutil.copytree(data / "test", tmp_path / "videos")
+    (videos / "run" / "empty" / "rgb").mkdir(parents=True)
     text = (test_data / "tao" / "train_rgb_3d_64_i3d.yaml").read_text("utf-8")
     tensors = change_head(genuine, 51, seed=3).tensors
     layout = tables.table("piergiaj")
@@ -235,15 +241,21 @@ def test_evaluating_by_a_spec(
     path = tmp_path / "spec.yaml"
     path.write_text(text)
     words = [
-        f"model={weights}", f"test_dataset_dir={data / 'test'}", "video_eval_mode=conv",
+        f"model={weights}", f"test_dataset_dir={videos}", "video_eval_mode=conv",
         "video_num_segments=2", "model.rgb_seq_length=9", "dataset.output_shape=[64, 64]",
         "dataset.augmentation_config.crop_smaller_edge=64", f"results_dir={tmp_path / 'out'}",
     ]  # fmt: skip
-    result = run("evaluate", "-e", path, *words, "--device", "cpu", "--workers", "0", "--json")
+    command = ["evaluate", "-e", path, *words, "--device", "cpu", "--workers", "0", "--json"]
+    stopped = run(*command)
+    assert stopped.returncode == 1
+    assert "1 of 7 videos cannot be used, the first is run/empty" in stopped.stderr
+    result = run(*command, "--on-bad-video", "skip")
     assert result.returncode == 0, result.stderr
+    assert "run/empty: left out: " in result.stderr
     assert "video_num_segments has no meaning" not in result.stderr
     (document,) = json.loads(result.stdout)
     assert (document["protocol"], document["split"], document["videos"]) == ("multi:2x1", "none", 6)
+    assert list(document["bad_videos"]) == ["run/empty"]
     assert document["labels"][:2] == ["throw", "push"]
     totals = np.array(document["confusion"]).sum(1)
     assert {document["labels"][at]: totals[at] for at in totals.nonzero()[0]} == dict.fromkeys(
@@ -274,6 +286,6 @@ def test_the_gpus_of_a_spec(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_that_a_spec_says_itself(tmp_path: Path) -> None:
     """Nothing that is typed beside a spec is passed over."""
     for words in (["--data", "x"], ["--from", "x"], ["--recipe", "tao"], ["--split", "1"]):
-        result = CliRunner().invoke(command, ["-e", str(tmp_path / "spec.yaml"), *words])
+        result = CliRunner().invoke(finetune_command, ["-e", str(tmp_path / "spec.yaml"), *words])
         assert result.exit_code == 2
         assert f"{words[0]} does not go with -e" in result.output
