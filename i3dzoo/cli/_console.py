@@ -1,11 +1,23 @@
-"""What commands print with: remarks on standard error, results on standard output."""
+"""What commands share: options, and remarks on standard error, results on standard output."""
 
 import json
 from typing import Any
 
 import click
 
-__all__ = ["json_option", "print_json", "say"]
+__all__ = ["device_option", "engine_option", "json_option", "print_json", "say"]
+
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["auto", "torch", "onnxruntime", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="What runs it; auto takes what the file is for.",
+)
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from i3dzoo.cli._console import json_option, print_json, say
+from i3dzoo.cli._console import engine_option, json_option, print_json, say
 
 if TYPE_CHECKING:
     from i3dzoo.engines import Engine
@@ -51,13 +51,7 @@ _path = click.Path(path_type=Path)
     "--on-bad-video", type=click.Choice(["error", "skip"]), default="error", show_default=True
 )
 @click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "torch", "onnxruntime", "tensorrt"]),
-    default="auto",
-    show_default=True,
-    help="What runs it; auto takes what the file is for.",
-)
+@engine_option
 @json_option
 def command(**options: Any) -> None:
     """Measure MODELS on a test split; of two, one RGB and one flow, the logits are summed.

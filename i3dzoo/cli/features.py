@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from i3dzoo.cli._console import json_option, print_json, say
+from i3dzoo.cli._console import device_option, engine_option, json_option, print_json, say
 
 if TYPE_CHECKING:
     from i3dzoo.engines import Engine
@@ -47,16 +47,8 @@ _ABOUT = "features.json"  # beside the features: what they are of
     show_default=True,
     help="npz and safetensors hold the windows' seconds, too.",
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "torch", "onnxruntime", "tensorrt"]),
-    default="auto",
-    show_default=True,
-    help="What runs it; auto takes what the file is for.",
-)
+@device_option
+@engine_option
 @json_option
 def command(videos: tuple[str, ...], model: str, output: Path, **options: Any) -> None:
     """Write the features of videos: float32 [windows, channels] of each, in a file of its own.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from i3dzoo.cli._console import json_option, print_json, say
+from i3dzoo.cli._console import device_option, engine_option, json_option, print_json, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,16 +66,8 @@ def _number_or(word: str, number: type[int] | type[float]) -> Any:
     callback=_number_or("native", float),
     help="Sample at this rate, or take every frame.  [default: as the model was trained]",
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "torch", "onnxruntime", "tensorrt"]),
-    default="auto",
-    show_default=True,
-    help="What runs it; auto takes what the file is for.",
-)
+@device_option
+@engine_option
 @click.option("--force", is_flag=True, help="Replace the plot if it exists.")
 @json_option
 def command(
