@@ -49,6 +49,15 @@ def _losses(folder: Path) -> list[float]:
     return [line["loss"] for line in read_lines(folder / "metrics.jsonl") if line["kind"] == "step"]
 
 
+def _assert_same(killed: Path, whole: Path) -> None:
+    """Weights and losses are the same to the bit, and one checkpoint is left."""
+    expected = _weights(whole)
+    for name, tensor in _weights(killed).items():
+        assert torch.equal(tensor, expected[name]), name
+    assert _losses(killed) == _losses(whole)
+    assert len(list((killed / "checkpoints").iterdir())) == 1
+
+
 def test_it_learns(tmp_path: Path) -> None:
     """The loss falls and the classes are told apart."""
     result, _ = run(tmp_path, [RATE, "loop.epochs=4"])
@@ -76,11 +85,7 @@ def test_kill_and_resume_to_the_bit(tmp_path: Path) -> None:
         process.communicate()
     assert kills
     _finish(_start(killed, "--resume"))
-    expected = _weights(whole)
-    for name, tensor in _weights(killed).items():
-        assert torch.equal(tensor, expected[name]), name
-    assert _losses(killed) == _losses(whole)
-    assert len(list((killed / "checkpoints").iterdir())) == 1
+    _assert_same(killed, whole)
 
 
 def test_killed_in_the_middle_of_a_save(tmp_path: Path) -> None:
@@ -96,11 +101,7 @@ def test_killed_in_the_middle_of_a_save(tmp_path: Path) -> None:
     assert len(names) == 2  # the whole one, and half of the next under another name
     assert state.load(found)[0].step < 4
     _finish(_start(killed, "--resume"))
-    expected = _weights(whole)
-    for name, tensor in _weights(killed).items():
-        assert torch.equal(tensor, expected[name]), name
-    assert _losses(killed) == _losses(whole)
-    assert len(list((killed / "checkpoints").iterdir())) == 1
+    _assert_same(killed, whole)
 
 
 def test_two_processes_are_one_of_twice_the_batch(tmp_path: Path) -> None:
