@@ -133,9 +133,11 @@ class _Lazy(Sampler[list[tuple[int, int]]]):
 
 
 def _collate(items: list[Clip]) -> Batch:
-    views = {
-        stream: torch.stack([item.views[stream] for item in items]) for stream in items[0].views
-    }
+    views = {}
+    for stream in items[0].views:
+        # in the clips' own order of memory, channels last: anything else is a transposition
+        rows = [item.views[stream].permute(1, 2, 3, 0) for item in items]
+        views[stream] = torch.stack(rows).permute(0, 4, 1, 2, 3)
     return Batch(views, *_rest(items))
 
 
