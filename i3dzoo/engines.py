@@ -1,6 +1,6 @@
 """What runs a network: PyTorch, onnxruntime or TensorRT, behind one protocol."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from i3dzoo.metadata import Metadata
 
-__all__ = ["Engine", "EngineName", "device_of", "load_engine", "run_clips"]
+__all__ = ["Engine", "EngineName", "device_of", "load_engine", "run_batches", "run_clips"]
 
 EngineName = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 
@@ -113,19 +113,41 @@ def run_clips(
     Yields:
         Of each clip, the logits [steps, classes] or the features [1024].
     """
+    for found in _stream(engine, (clip[None] for clip in clips), features):
+        yield found[0]
+
+
+def run_batches(
+    engine: Engine, stream: str, batches: Iterable[Mapping[str, "torch.Tensor"]]
+) -> Iterator["torch.Tensor"]:
+    """Run batches of one stream's clips likewise.
+
+    Args:
+        engine: What runs them.
+        stream: Which of the clips it takes.
+        batches: Clips by stream, float [B, C, T, H, W]; taken as they are needed.
+
+    Yields:
+        Of each batch, the logits [B, classes], averaged over time.
+    """
+    for steps in _stream(engine, (batch[stream] for batch in batches), features=False):
+        yield steps.mean(1)
+
+
+def _stream(
+    engine: Engine, batches: Iterator["torch.Tensor"], features: bool
+) -> Iterator["torch.Tensor"]:
     import torch
 
-    batches = (clip[None] for clip in clips)
     stream = getattr(engine, "stream", None)
     if stream is not None:
-        yield from (found[0] for found in stream(batches, features))
+        yield from stream(batches, features)
         return
     run = engine.features if features else engine.step_logits
     weight = next(engine.parameters()) if isinstance(engine, torch.nn.Module) else None
     for batch in batches:
         with torch.inference_mode():
-            found = run(batch if weight is None else batch.to(weight.device, weight.dtype))
-        yield found[0]
+            yield run(batch if weight is None else batch.to(weight.device, weight.dtype))
 
 
 def _torch(path: Path, device: Literal["auto", "cpu", "cuda"]) -> Engine:

@@ -8,6 +8,7 @@ Protocols:
 """
 
 import re
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -33,9 +34,15 @@ from i3dzoo.video import (
     together,
 )
 
-__all__ = ["parse_protocol", "predict_videos"]
+__all__ = ["Run", "one_by_one", "parse_protocol", "predict_videos"]
 
-Network = Callable[[Mapping[str, Tensor]], Tensor]
+Run = Callable[[Iterable[Mapping[Stream, Tensor]]], Iterator[Tensor]]
+"""From batches of clips by stream, float32 [V, C, T, H, W], to logits [V, classes], in order."""
+
+
+def one_by_one(network: Callable[[Mapping[Stream, Tensor]], Tensor]) -> Run:
+    """Return what runs a network on one batch after another."""
+    return lambda batches: map(network, batches)
 
 
 def parse_protocol(text: str) -> Sampling:
@@ -60,7 +67,7 @@ def parse_protocol(text: str) -> Sampling:
 
 @torch.inference_mode()
 def predict_videos(
-    network: Network,
+    run: Run,
     datasets: Mapping[Stream, VideoDataset],
     *,
     labels: Collection[int] | None = None,
@@ -75,7 +82,8 @@ def predict_videos(
     """Predict each video once, in the order of the dataset.
 
     Args:
-        network: Maps clips by stream, each float32 [V, C, T, H, W], to logits [V, classes].
+        run: From batches to logits; it may take batches before it gives logits, and so compute
+            while the next is made.
         datasets: Of the same videos, by stream.
         labels: Class of each video in the order of the logits; None takes the dataset's.
         device: Where the network is.
@@ -100,17 +108,12 @@ def predict_videos(
         sampler=numbers,
         num_workers=workers,
     )
-    for videos in _groups(_readable(pinned(loader, device), skipped), batch_size):
-        clips = {
-            stream: torch.cat([each.views[stream].to(device, non_blocking=True) for each in videos])
-            for stream in datasets
-        }
-        logits = _logits(network, clips, datasets, batch_size)
-        parts = np.split(logits, np.cumsum([len(video) for video in videos])[:-1])
-        for video, part in zip(videos, parts, strict=True):
-            mean = part.mean(0).astype(np.float32)
-            file = first.entries[video.number].file
-            yield Prediction(file, classes[video.number], mean, len(video))
+    groups = _groups(_readable(pinned(loader, device), skipped), batch_size)
+    for videos, logits in _run(run, groups, datasets, device, batch_size):
+        bounds = np.cumsum([len(video) for video in videos])[:-1]
+        for video, part in zip(videos, np.split(logits, bounds), strict=True):
+            file, label = first.entries[video.number].file, classes[video.number]
+            yield Prediction(file, label, part.mean(0).astype(np.float32), len(video))
 
 
 @dataclass
@@ -168,18 +171,34 @@ def _shapes(video: _Video) -> list[torch.Size]:
     return [views.shape[1:] for views in video.views.values()]
 
 
-def _logits(
-    network: Network,
-    clips: Mapping[Stream, Tensor],
+def _run(
+    run: Run,
+    groups: Iterable[list[_Video]],
     datasets: Mapping[Stream, VideoDataset],
+    device: torch.device,
     batch_size: int,
-) -> npt.NDArray[np.float64]:
-    """Run the network on views, `batch_size` at a time: float64 [V, classes]."""
-    found = []
-    for start in range(0, min(map(len, clips.values())), batch_size):
-        inputs: dict[str, Tensor] = {}
-        for stream, views in clips.items():
-            part = views[start : start + batch_size]
-            inputs[stream] = normalise(part, datasets[stream].spec)
-        found.append(network(inputs).double().cpu().numpy())
-    return np.concatenate(found)
+) -> Iterator[tuple[list[_Video], npt.NDArray[np.float64]]]:
+    """Yield each group with the logits of its views, float64 [V, classes]."""
+    flying: deque[tuple[list[_Video], int]] = deque()  # with the number of batches of each
+
+    def batches() -> Iterator[dict[Stream, Tensor]]:
+        for videos in groups:
+            views = {
+                stream: torch.cat([v.views[stream].to(device, non_blocking=True) for v in videos])
+                for stream in datasets
+            }
+            starts = range(0, sum(map(len, videos)), batch_size)
+            flying.append((videos, len(starts)))
+            for start in starts:
+                part = slice(start, start + batch_size)
+                yield {
+                    stream: normalise(each[part], datasets[stream].spec)
+                    for stream, each in views.items()
+                }
+
+    found: list[npt.NDArray[np.float64]] = []
+    for logits in run(batches()):
+        found.append(logits.double().cpu().numpy())
+        if len(found) == flying[0][1]:
+            yield flying.popleft()[0], np.concatenate(found)
+            found = []

@@ -1,13 +1,14 @@
 """Predicting a dataset: each video once, the same however the work is divided."""
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from i3dzoo.evaluate import parse_protocol, predict_videos
+from i3dzoo.evaluate import one_by_one, parse_protocol, predict_videos
 from i3dzoo.metadata import Input, Stream
 from i3dzoo.training.predictions import Prediction, PredictionWriter, Run
 from i3dzoo.training.team import Team, predict_together
@@ -36,7 +37,8 @@ def predict(index: Index, protocol: str, **options: object) -> list[Prediction]:
     datasets: dict[Stream, VideoDataset] = {
         "rgb": VideoDataset(index, SPEC, sampling=parse_protocol(protocol), on_bad_video="skip")
     }
-    return list(predict_videos(network, datasets, **options))  # type: ignore[arg-type] # options
+    run = options.pop("run", one_by_one(network))
+    return list(predict_videos(run, datasets, **options))  # type: ignore[arg-type] # options
 
 
 @pytest.mark.parametrize("protocol", ["center", "paper", "multi:2x3"])
@@ -53,6 +55,26 @@ def test_the_division_of_the_work_changes_nothing(index: Index, protocol: str) -
     assert sorted(one.video for own in shares for one in own) == sorted(
         one.video for one in expected
     )
+
+
+def ahead(batches: Iterable[Mapping[str, torch.Tensor]]) -> Iterator[torch.Tensor]:
+    """Take two batches more before giving the logits of one, as engines on GPUs do."""
+    flying: deque[torch.Tensor] = deque()
+    for batch in batches:
+        flying.append(network(batch))
+        if len(flying) > 2:
+            yield flying.popleft()
+    yield from flying
+
+
+@pytest.mark.parametrize("protocol", ["center", "paper", "multi:2x3"])
+def test_what_runs_the_network_may_be_behind(index: Index, protocol: str) -> None:
+    """Logits that come later still go to the videos that they are of."""
+    expected = predict(index, protocol, batch_size=5)
+    found = predict(index, protocol, batch_size=5, run=ahead)
+    assert [(one.video, one.clips) for one in found] == [(one.video, one.clips) for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.logits, other.logits)
 
 
 def test_what_is_done_and_what_is_bad_is_passed_over(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,7 +191,7 @@ class _Runner:
         import contextlib
 
         from i3dzoo.cli._progress import watch
-        from i3dzoo.engines import device_of
+        from i3dzoo.engines import device_of, run_batches
         from i3dzoo.evaluate import parse_protocol, predict_videos
         from i3dzoo.progress import Quiet
         from i3dzoo.training.data import VideoClips, open_streams
@@ -217,7 +218,7 @@ class _Runner:
                 left = len(clips.labels) - len(done)
                 progress.start("videos", len(done) + -(-left // team.world))
                 return predict_videos(
-                    lambda clips: engine.step_logits(clips[metadata.stream]).mean(1),
+                    partial(run_batches, engine, metadata.stream),
                     datasets,
                     labels=clips.labels,
                     device=device_of(engine),

@@ -17,7 +17,7 @@ from i3dzoo._files import make_folder
 from i3dzoo.checkpoint import Checkpoint, write_checkpoint
 from i3dzoo.checksums import sha256
 from i3dzoo.errors import DependencyError, OutputError, RecipeError
-from i3dzoo.evaluate import parse_protocol, predict_videos
+from i3dzoo.evaluate import one_by_one, parse_protocol, predict_videos
 from i3dzoo.head import change_head
 from i3dzoo.loading import build
 from i3dzoo.metadata import Stream
@@ -247,7 +247,7 @@ class _Job:
         accelerator = self.accelerator
         own = list(
             predict_videos(
-                network,
+                one_by_one(network),
                 self.testing,
                 labels=self.test_clips.labels,
                 device=accelerator.device,
