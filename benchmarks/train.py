@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate.state import AcceleratorState
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -93,7 +92,6 @@ def timed(step: Callable[[], object], warm_up: int, steps: int) -> dict[str, flo
 
 def engine_step(given: Recipe, share: int) -> Callable[[], object]:
     """Return a step of the real engine on `share` clips in this process."""
-    AcceleratorState._reset_state()  # it keeps the precision of the way that was timed before
     accelerator = make_accelerator(given)
     torch.manual_seed(0)
     streams = Streams({"rgb": InceptionI3d(CLASSES)})

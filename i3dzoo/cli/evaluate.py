@@ -105,8 +105,6 @@ def _as_it_is(metadata: "Metadata") -> "Metadata":
 
 def _from_spec(options: dict[str, Any]) -> "Callable[[Metadata], Metadata]":
     """Take the options from a TAO spec; return what it makes of the model's description."""
-    import functools
-
     from i3dzoo._parallel import is_main
     from i3dzoo.training.from_tao import choose_gpus, tao_metadata
     from i3dzoo.training.tao import load_tao
@@ -128,7 +126,7 @@ def _from_spec(options: dict[str, Any]) -> "Callable[[Metadata], Metadata]":
     options |= {"protocol": run.protocol, "batch_size": run.batch_size}
     if run.results_dir and given("output") is not click.core.ParameterSource.COMMANDLINE:
         options["output"] = run.results_dir
-    return functools.partial(tao_metadata, spec)
+    return partial(tao_metadata, spec)
 
 
 class _Runner:

@@ -1,14 +1,15 @@
 """Videos that cannot be read are left out of a run, and never silently: named once, and counted."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from i3dzoo.training.processes import gathered
 from i3dzoo.video import BadVideo
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["BadVideos", "gathered"]
+__all__ = ["BadVideos"]
 
 
 class BadVideos:
@@ -45,12 +46,3 @@ class BadVideos:
                 if self.accelerator.is_main_process:
                     self.tell(one)
         self._waiting = []
-
-
-def gathered(own: list[Any], accelerator: "Accelerator") -> list[Any]:
-    """Return what all processes have, on each of them."""
-    if accelerator.num_processes == 1:
-        return own
-    from accelerate.utils import gather_object
-
-    return list(gather_object(own))

@@ -8,7 +8,7 @@ that two processes give the gradients of one with twice the batch.
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,9 +31,7 @@ from i3dzoo.training.recipe import Recipe
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Engine", "StepResult", "make_accelerator", "shared"]
-
-Value = TypeVar("Value")
+__all__ = ["Engine", "StepResult", "make_accelerator"]
 
 
 def make_accelerator(recipe: Recipe, device: str = "auto") -> "Accelerator":
@@ -59,17 +57,6 @@ def make_accelerator(recipe: Recipe, device: str = "auto") -> "Accelerator":
     # gradients are reduced where they lie, instead of in a copy
     options = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[options])
-
-
-def shared(value: Value, accelerator: "Accelerator") -> Value:
-    """Return what the main process has, on every process, whichever machine it is on."""
-    if accelerator.num_processes == 1:
-        return value
-    from accelerate.utils import broadcast_object_list
-
-    held = [value]
-    broadcast_object_list(held)
-    return held[0]
 
 
 @dataclass(frozen=True)

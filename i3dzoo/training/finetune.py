@@ -22,7 +22,7 @@ from i3dzoo.head import change_head
 from i3dzoo.loading import build
 from i3dzoo.metadata import Stream
 from i3dzoo.training import state
-from i3dzoo.training.bad_videos import BadVideos, gathered
+from i3dzoo.training.bad_videos import BadVideos
 from i3dzoo.training.data import (
     OnBadVideo,
     VideoClips,
@@ -30,13 +30,14 @@ from i3dzoo.training.data import (
     open_streams,
     training_sampling,
 )
-from i3dzoo.training.engine import make_accelerator, shared
+from i3dzoo.training.engine import make_accelerator
 from i3dzoo.training.loop import Result, Run, train
 from i3dzoo.training.metrics import evaluate_logits
 from i3dzoo.training.network import Streams, frozen_prefixes
 from i3dzoo.training.plan import accumulation
 from i3dzoo.training.predictions import Prediction, PredictionWriter
 from i3dzoo.training.predictions import Run as PredictionRun
+from i3dzoo.training.processes import gathered, shared
 from i3dzoo.training.recipe import Augment, Recipe
 from i3dzoo.training.run_files import PREDICTIONS
 from i3dzoo.training.run_record import environment, is_finished, write_run

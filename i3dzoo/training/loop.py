@@ -12,11 +12,12 @@ from i3dzoo.errors import RecipeError
 from i3dzoo.training import state
 from i3dzoo.training.bad_videos import BadVideos
 from i3dzoo.training.clips import Batch, Clips, load
-from i3dzoo.training.engine import Engine, shared
+from i3dzoo.training.engine import Engine
 from i3dzoo.training.failures import told
 from i3dzoo.training.journal import Journal
 from i3dzoo.training.network import Streams
 from i3dzoo.training.plan import epoch_batches, learning_rate_factor
+from i3dzoo.training.processes import shared
 from i3dzoo.training.recipe import Recipe
 
 if TYPE_CHECKING:

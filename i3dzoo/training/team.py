@@ -9,8 +9,6 @@ from typing import Any
 import torch
 
 from i3dzoo.errors import DependencyError
-from i3dzoo.training.bad_videos import gathered
-from i3dzoo.training.engine import shared
 from i3dzoo.training.predictions import (
     Prediction,
     Predictions,
@@ -18,6 +16,7 @@ from i3dzoo.training.predictions import (
     Run,
     read_predictions,
 )
+from i3dzoo.training.processes import gathered, shared
 
 __all__ = ["Team", "predict_together"]
 
