@@ -127,8 +127,10 @@ def test_a_ring_that_is_left_early(data: Path) -> None:
     assert not multiprocessing.active_children()
 
 
-def test_a_ring_needs_shared_memory(data: Path) -> None:
-    """More than the system has is known beforehand."""
+def test_a_ring_needs_shared_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than the system has for all processes of a machine is known beforehand."""
     clip = clips(data, Augment()).clip(0, 0).views
     assert Ring.fits(clip, 2, 4)
     assert not Ring.fits(clip, 2, 10**9)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(10**9))
+    assert not Ring.fits(clip, 2, 4)

@@ -6,6 +6,7 @@ way, and an H100 is done with it in 84. Here workers write into slots of shared 
 mapped and pinned once, and send the number of the slot.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,8 +57,13 @@ class Ring:
 
     @staticmethod
     def fits(clip: Mapping[str, Tensor], batch_size: int, slots: int) -> bool:
-        """Whether the system has that much shared memory; containers often have very little."""
-        needed = slots * batch_size * sum(view.numel() * view.itemsize for view in clip.values())
+        """Whether the system has that much shared memory; containers often have very little.
+
+        Each process that was started on this machine makes a ring, all of them at once.
+        """
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        size = sum(view.numel() * view.itemsize for view in clip.values())
+        needed = here * slots * batch_size * size
         return _SHARED.is_dir() and shutil.disk_usage(_SHARED).free > needed
 
     def pin(self) -> None:
