@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -125,6 +126,24 @@ def test_a_ring_that_is_left_early(data: Path) -> None:
     next(batches)
     batches.close()  # type: ignore[attr-defined] # a generator
     assert not multiprocessing.active_children()
+
+
+def test_what_fails_in_a_ring(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker raises is raised by the batch that it would have been, and not before."""
+    source = clips(data, Augment(flip=0.5))
+    ring = Ring(source.clip(0, 0).views, 1, 4)
+    right = type(source).clip
+
+    def fails_at_2(self: Any, epoch: int, number: int) -> Any:
+        if number == 2:
+            raise OSError("the disk is gone")
+        return right(self, epoch, number)
+
+    monkeypatch.setattr(type(source), "clip", fails_at_2)
+    batches = through(ring, source, iter([[(0, n)] for n in range(4)]), torch.device("cpu"), 1)
+    assert [len(next(batches)) for _ in range(2)] == [1, 1]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(batches)
 
 
 def test_a_ring_needs_shared_memory(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

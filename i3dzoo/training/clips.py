@@ -220,10 +220,12 @@ def through(
     filled: Any = iter(_decoded(clips, keys, workers, partial(_fill, ring)))
     if device.type == "cuda":
         ring.pin()
+    batches: Any = ring.batches(filled, device)
     try:
-        for views, (labels, bad) in ring.batches(filled, device):
+        for views, (labels, bad) in batches:
             yield Batch(views, labels, bad)
     finally:
+        batches.close()  # which ends its thread
         ring.unpin()
 
 

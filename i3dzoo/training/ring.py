@@ -8,7 +8,8 @@ mapped and pinned once, and send the number of the slot.
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,29 +94,30 @@ class Ring:
     ) -> Iterator[tuple[dict[str, Tensor], Any]]:
         """Yield batches by stream, [B, C, T, H, W] on a device, with what came along.
 
-        A slot is free again when what was in it has arrived.
+        While one is worked on, a thread copies the next one, on a GPU beside the kernels that run;
+        its slot is free again when all of it is there.
         """
-        arrived: Callable[[], object] | None = None
-        before = -1
-        for sent in filled:
-            if arrived is not None:
-                arrived()
-                self._free.put(before)
-            views = {
-                stream: memory[sent.slot, : sent.count].permute(0, 4, 1, 2, 3)
-                for stream, memory in self.memory.items()
-            }
-            moved = {
-                key: view.to(device, non_blocking=True, copy=True) for key, view in views.items()
-            }
-            arrived, before = _mark(device), sent.slot
-            yield moved, sent.rest
+        on_gpu = device.type == "cuda"
+        copies = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call] # torch has no types here
 
+        def move() -> tuple[dict[str, Tensor], Any] | None:
+            if (sent := next(filled, None)) is None:
+                return None
+            moved = {}
+            with torch.cuda.stream(copies):
+                for key, memory in self.memory.items():
+                    view = memory[sent.slot, : sent.count].permute(0, 4, 1, 2, 3)
+                    moved[key] = view.to(device, non_blocking=True, copy=True)
+            if copies is not None:
+                copies.synchronize()
+            self._free.put(sent.slot)
+            return moved, sent.rest
 
-def _mark(device: torch.device) -> Callable[[], object]:
-    """Return what waits until all that a device was given so far is done."""
-    if device.type != "cuda":
-        return lambda: None
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch has no types here
-    event.record()
-    return event.synchronize
+        with ThreadPoolExecutor(1) as thread:
+            coming = thread.submit(move)
+            while (batch := coming.result()) is not None:
+                coming = thread.submit(move)
+                if on_gpu:
+                    for view in batch[0].values():
+                        view.record_stream(torch.cuda.current_stream(device))
+                yield batch
