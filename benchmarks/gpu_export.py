@@ -15,7 +15,6 @@ TENSORRT_LD_LIBRARY_PATH and TENSORRT_PYTHONPATH become its LD_LIBRARY_PATH and 
 """
 
 import argparse
-import dataclasses
 import hashlib
 import importlib
 import json
@@ -23,6 +22,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +84,15 @@ def models(folder: Path, weights: Path) -> None:
     np.save(folder / "clips.npy", np.concatenate([clips, noise]))
     checkpoint = read_checkpoint(weights)
     kept = folder / "calibration.json"
-    graphs = {"i3d": (ExportOptions(), None)}
+    split = ExportOptions(split=True)  # as engines are built from
+    graphs = {"i3d": (split, None)}
     if kept.exists():
-        graphs["int8"] = (ExportOptions(precision="int8"), read_calibration(kept).units)
+        graphs["int8"] = (replace(split, precision="int8"), read_calibration(kept).units)
     for name, (options, found) in graphs.items():
         data = build([checkpoint], options, found).SerializeToString()
         (folder / f"{name}.onnx").write_bytes(data)
         (folder / f"{name}.json").write_text(json.dumps(describe([checkpoint], options)))
-    graph = build([_altered(checkpoint)], ExportOptions()).graph
+    graph = build([_altered(checkpoint)], split).graph
     constants = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
     np.savez(folder / "other.npz", **constants)
 
@@ -106,7 +107,7 @@ def _altered(checkpoint: Any) -> Any:
             tensors[name] = (array + noise).astype("f4")
         if name.startswith("Logits"):
             tensors[name] = np.roll(tensors[name], 7, axis=0)
-    return dataclasses.replace(checkpoint, tensors=tensors)
+    return replace(checkpoint, tensors=tensors)
 
 
 def engine(folder: Path, kind: str, batch: int) -> None:

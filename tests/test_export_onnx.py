@@ -45,6 +45,11 @@ def engine(checkpoints: list[Checkpoint], options: ExportOptions) -> OnnxEngine:
     return OnnxEngine(build(checkpoints, options).SerializeToString(), threads=2)
 
 
+def _kernel(node: onnx.NodeProto) -> list[int]:
+    (kernel,) = (a.ints for a in node.attribute if a.name == "kernel_shape")
+    return list(kernel)
+
+
 def compare(
     checkpoints: list[Checkpoint], options: ExportOptions, tolerance: float = FP32
 ) -> OnnxEngine:
@@ -126,6 +131,35 @@ class TestNumbers:
     ) -> None:
         """Frames of the right size are not resized, and any number of frames can be taken."""
         compare([rgb], ExportOptions(dynamic, pixels=pixels))
+
+    @pytest.mark.parametrize(("frames", "crop"), [(16, 32), (10, 50), (17, 45), (16, 33)])
+    def test_split(self, rgb: Checkpoint, frames: int, crop: int) -> None:
+        """Split for GPUs, a graph computes the same; the first convolution only at even sizes."""
+        spec = dataclasses.replace(rgb.metadata.input, frames=frames, crop=crop, resize=crop)
+        sized = dataclasses.replace(rgb, metadata=dataclasses.replace(rgb.metadata, input=spec))
+        compare([sized], ExportOptions(split=True))
+        graph = build([sized], ExportOptions(split=True)).graph
+        kernels = [len(_kernel(node)) for node in graph.node if node.op_type == "MaxPool"]
+        assert kernels == [2] * 24
+        even = frames % 2 == crop % 2 == 0
+        assert [node.op_type for node in graph.node].count("Slice") == (8 if even else 0)
+        assert len(graph.node) < 200
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ExportOptions(split=True, dynamic=("frames",)),
+            ExportOptions(split=True, dynamic=AXES),
+            ExportOptions(split=True, keep_bn=True),
+            ExportOptions(split=True, pixels=(36, 40)),
+        ],
+    )
+    def test_split_otherwise(
+        self, rgb: Checkpoint, flow: Checkpoint, options: ExportOptions
+    ) -> None:
+        """What is open is left as it is, and all else goes with it, two streams too."""
+        compare([rgb], options)
+        compare([flow, rgb], options)
 
     def test_half_precision(self, rgb: Checkpoint) -> None:
         """fp16 computes in half precision, takes and gives float32, and halves the file."""

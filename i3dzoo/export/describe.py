@@ -59,7 +59,8 @@ def read_description(where: str, texts: Mapping[str, str]) -> tuple[list[Metadat
     try:
         streams = [Metadata.from_json(texts[k]) for k in DESCRIPTION.values() if k in texts]
         document = json.loads(texts[EXPORT])
-        fields = {field.name: document[field.name] for field in dataclasses.fields(ExportOptions)}
+        names = [field.name for field in dataclasses.fields(ExportOptions)]
+        fields = {name: document[name] for name in names if name in document}
         for key, value in fields.items():
             fields[key] = tuple(value) if isinstance(value, list) else value
         return streams, ExportOptions(**fields)

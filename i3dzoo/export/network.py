@@ -5,7 +5,7 @@ stride 2 and an odd kernel k, TensorFlow pads k // 2 after and k // 2 - 1 + size
 an even kernel, size mod 2 more after. Source: `i3dzoo.architecture.same_padding`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -25,6 +25,7 @@ from i3dzoo.arrays import Array, Tensors
 from i3dzoo.export.graph import ELEMENT, Graph, numpy_type
 from i3dzoo.export.options import ExportOptions, Size
 from i3dzoo.export.rounding import LEVELS, Rounding, filter_scales
+from i3dzoo.export.split import CELLS, cell_weight, cells, split_pool
 
 __all__ = ["Network", "fold"]
 
@@ -92,7 +93,7 @@ class Network:
                 x = self._unit(x, _STEM[name], size, stride)
                 size = _halved(size, stride)
             else:
-                x = self._block(x, name)
+                x = self._block(x, name, size)
         return self._average(x, size)
 
     def head(self, pooled: str) -> str:
@@ -107,13 +108,18 @@ class Network:
     def _unit(
         self, x: str, unit: Unit, size: Size = (None,) * 3, stride: Sequence[int] = (1, 1, 1)
     ) -> str:
-        kernel = [unit.kernel] * 3
-        x, pads = self._same(x, unit.name, size, kernel, stride)
-        name = f"{self.prefix}{unit.name}"
-        attributes = {"kernel_shape": kernel, "strides": list(stride), "pads": pads}
+        kernel, name = [unit.kernel] * 3, f"{self.prefix}{unit.name}"
+        arranged: Callable[[Array], Array] = np.asarray
+        fixed = self._split(size)
+        if fixed and stride[0] == 2 and not any(n % 2 for n in fixed):
+            x = cells(self.graph, x, fixed, f"{name}.cells")
+            arranged, attributes = cell_weight, CELLS
+        else:
+            x, pads = self._same(x, unit.name, size, kernel, stride)
+            attributes = {"kernel_shape": kernel, "strides": list(stride), "pads": pads}
         if not self.options.keep_bn:
             folded, bias = fold(self.tensors, unit.name)
-            weight = self._constant(f"{unit.name}.conv.weight", folded)
+            weight = self._constant(f"{unit.name}.conv.weight", arranged(folded))
             if (rounding := self.rounding.get(unit.name)) is not None:
                 x = self._round_input(x, rounding.largest)
                 weight = self._round(weight, filter_scales(folded), axis=0)
@@ -122,9 +128,8 @@ class Network:
             x = self.graph.node("Conv", inputs, f"{name}.conv", **attributes)
             return self.graph.node("Relu", [x], name)
         key = f"{unit.name}.conv.weight"
-        x = self.graph.node(
-            "Conv", [x, self._constant(key, self.tensors[key])], f"{name}.conv", **attributes
-        )
+        weight = self._constant(key, arranged(np.asarray(self.tensors[key])))
+        x = self.graph.node("Conv", [x, weight], f"{name}.conv", **attributes)
         keys = [
             f"{unit.name}.bn.{part}" for part in ("weight", "bias", "running_mean", "running_var")
         ]
@@ -145,11 +150,9 @@ class Network:
         small = self.graph.node("QuantizeLinear", [x, scale, zero], f"{x}.int8", **axis)
         return self.graph.node("DequantizeLinear", [small, scale, zero], f"{x}.rounded", **axis)
 
-    def _block(self, x: str, block: str) -> str:
+    def _block(self, x: str, block: str, size: Size) -> str:
         ends: dict[str, str] = {}
-        pooled = self._pool(
-            x, f"{block}.Branch_3.MaxPool3d_0a_3x3", (None,) * 3, (3,) * 3, (1,) * 3
-        )
+        pooled = self._pool(x, f"{block}.Branch_3.MaxPool3d_0a_3x3", size, (3,) * 3, (1,) * 3)
         for unit in block_units(block):
             branch = unit.name.split(".")[1]
             before = ends.get(branch, pooled if branch == "Branch_3" else x)
@@ -161,14 +164,16 @@ class Network:
     ) -> str:
         # what is pooled comes from a ReLU, so that padding with zeros never wins
         x, pads = self._same(x, name, size, kernel, stride)
-        return self.graph.node(
-            "MaxPool",
-            [x],
-            self.prefix + name,
-            kernel_shape=list(kernel),
-            strides=list(stride),
-            pads=pads,
-        )
+        name = self.prefix + name
+        if fixed := self._split(size):
+            return split_pool(self.graph, x, name, fixed, kernel, stride, pads)
+        shape = {"kernel_shape": list(kernel), "strides": list(stride), "pads": pads}
+        return self.graph.node("MaxPool", [x], name, **shape)
+
+    def _split(self, size: Size) -> list[int]:
+        """Return a size if what has it shall be split, else nothing."""
+        fixed = [n for n in size if n is not None]
+        return fixed if self.options.split and len(fixed) == len(size) else []
 
     def _same(
         self, x: str, name: str, size: Size, kernel: Sequence[int], stride: Sequence[int]

@@ -41,6 +41,8 @@ class ExportOptions:
             `fc_steps`, which timelines need.
         pixels: Height and width of uint8 frames [B, T, H, W, C] which the graph resizes, crops
             and normalises itself; None takes float clips [B, C, T, H, W].
+        split: Where sizes are fixed, compute the same by what GPUs have fast kernels for
+            (`i3dzoo.export.split`). Engines are built from such a graph.
     """
 
     dynamic: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ class ExportOptions:
     features: bool = False
     steps: bool = False
     pixels: tuple[int, int] | None = None
+    split: bool = False
 
     def __post_init__(self) -> None:
         for axis in self.dynamic:

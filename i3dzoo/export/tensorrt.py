@@ -253,7 +253,10 @@ def sidecar(path: Path) -> Path:
 
 
 def graph_options(options: ExportOptions, engine: EngineOptions, found: Library) -> ExportOptions:
-    """Return the options of the graph: in a strongly typed network its types are the precision."""
+    """Return the options of an engine's graph, split for GPUs.
+
+    In a strongly typed network the types of the graph are the precision.
+    """
     flags = FLAGS.get(engine.precision, ())
     precision: Precision = "fp32"
     if engine.precision == "int8" or (flags and found.typed and engine.precision != "tf32"):
@@ -262,4 +265,4 @@ def graph_options(options: ExportOptions, engine: EngineOptions, found: Library)
         raise MetadataError(
             f"{found.name} {found.version} has no {engine.precision}; use fp16 or a later version"
         )
-    return dataclasses.replace(options, precision=precision)
+    return dataclasses.replace(options, precision=precision, split=True)
