@@ -22,9 +22,10 @@ from i3dzoo.architecture import (
     same_padding,
 )
 from i3dzoo.arrays import Array, Tensors
+from i3dzoo.export.averages import average_inputs
 from i3dzoo.export.graph import ELEMENT, Graph, numpy_type
 from i3dzoo.export.options import ExportOptions, Size
-from i3dzoo.export.rounding import LEVELS, Rounding, filter_scales
+from i3dzoo.export.rounding import BITS, LEVELS, Rounding, filter_scales, keep_bits
 from i3dzoo.export.split import CELLS, cell_weight, cells, split_pool
 
 __all__ = ["Network", "fold"]
@@ -72,6 +73,8 @@ class Network:
         self.prefix = prefix
         self.rounding = rounding or {}
         self.dtype = numpy_type(options.precision)
+        self.bits = options.bits or BITS.get(options.precision)
+        self._averages = average_inputs(tensors) if self.bits and not options.keep_bn else {}
         self._rounded: dict[str, str] = {}
 
     def trunk(self, x: str, size: Size) -> str:
@@ -98,12 +101,21 @@ class Network:
 
     def head(self, pooled: str) -> str:
         """Add the classifier: [B, 1024, steps, h, w] to [B, classes, steps, h, w]."""
-        weight = self._constant(f"{HEAD}.conv.weight", self.tensors[f"{HEAD}.conv.weight"])
-        bias = self._constant(f"{HEAD}.conv.bias", self.tensors[f"{HEAD}.conv.bias"])
-        return self.graph.node("Conv", [pooled, weight, bias], self.prefix + HEAD)
+        keys = [f"{HEAD}.conv.{part}" for part in ("weight", "bias")]
+        values = self._kept(HEAD, *(np.asarray(self.tensors[key]) for key in keys))
+        inputs = [self._constant(key, value) for key, value in zip(keys, values, strict=True)]
+        return self.graph.node("Conv", [pooled, *inputs], self.prefix + HEAD)
 
     def _constant(self, name: str, value: Array) -> str:
         return self.graph.constant(self.prefix + name, np.asarray(value).astype(self.dtype))
+
+    def _kept(self, name: str, weight: Array, bias: Array) -> tuple[Array, Array]:
+        """Round weights to what is kept of them; the bias takes back what that does to the mean."""
+        if not self._averages or self.bits is None:
+            return weight, bias
+        rounded = keep_bits(weight, self.bits)
+        lost = (weight - rounded).sum((2, 3, 4), dtype="f8") @ self._averages[name]
+        return rounded, (bias + lost).astype("f4")
 
     def _unit(
         self, x: str, unit: Unit, size: Size = (None,) * 3, stride: Sequence[int] = (1, 1, 1)
@@ -118,7 +130,7 @@ class Network:
             x, pads = self._same(x, unit.name, size, kernel, stride)
             attributes = {"kernel_shape": kernel, "strides": list(stride), "pads": pads}
         if not self.options.keep_bn:
-            folded, bias = fold(self.tensors, unit.name)
+            folded, bias = self._kept(unit.name, *fold(self.tensors, unit.name))
             weight = self._constant(f"{unit.name}.conv.weight", arranged(folded))
             if (rounding := self.rounding.get(unit.name)) is not None:
                 x = self._round_input(x, rounding.largest)

@@ -41,6 +41,8 @@ class ExportOptions:
             `fc_steps`, which timelines need.
         pixels: Height and width of uint8 frames [B, T, H, W, C] which the graph resizes, crops
             and normalises itself; None takes float clips [B, C, T, H, W].
+        bits: Fraction of the weights that what computes keeps, if that is less than the graph's
+            type says: 10 for engines of tf32.
         split: Where sizes are fixed, compute the same by what GPUs have fast kernels for
             (`i3dzoo.export.split`). Engines are built from such a graph.
     """
@@ -52,6 +54,7 @@ class ExportOptions:
     features: bool = False
     steps: bool = False
     pixels: tuple[int, int] | None = None
+    bits: int | None = None
     split: bool = False
 
     def __post_init__(self) -> None:

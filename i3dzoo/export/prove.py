@@ -14,6 +14,7 @@ from i3dzoo.arrays import Array
 from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.errors import FormatError
 from i3dzoo.export.options import INPUT, OUTPUT, PIXELS, ExportOptions, Precision, Size
+from i3dzoo.export.rounding import BITS
 from i3dzoo.loading import build
 from i3dzoo.metadata import Input
 from i3dzoo.video import load_clips, preprocess, probe, sampling, stream
@@ -120,7 +121,7 @@ def prove(
         inputs, clips = _show(checkpoints, options, batch, size, clip, seed)
         found = run(inputs)
         case = _compare({n: a.shape for n, a in inputs.items()}, found, networks, clips, options)
-        allowed = TOLERANCE[options.precision] * max(case.largest, 1.0) if atol is None else atol
+        allowed = _tolerance(options) * max(case.largest, 1.0) if atol is None else atol
         if not case.error <= allowed:  # also where the error is not a number
             raise FormatError(
                 f"{where}: was not written: {runner} differs from PyTorch by {case.error:.3g} at "
@@ -132,6 +133,13 @@ def prove(
     return Proof(
         runner, str(clip) if clip else f"noise, seed {seed}", tuple(done), tuple(tolerances)
     )
+
+
+def _tolerance(options: ExportOptions) -> float:
+    """Return what passes; of weights that were rounded beforehand, as much as of their type."""
+    if options.precision == "fp32" and options.bits is not None:
+        return TOLERANCE["fp16" if options.bits >= BITS["fp16"] else "bf16"]
+    return TOLERANCE[options.precision]
 
 
 def cases(options: ExportOptions, batches: tuple[int, int] = (1, 2)) -> list[tuple[int, Size]]:

@@ -1,4 +1,7 @@
-"""Rounding to 8 bits: weights filter by filter, activations tensor by tensor, both around zero."""
+"""Rounding to int8, and of weights to the bits that a floating type keeps.
+
+To int8, weights go filter by filter and activations tensor by tensor, both around zero.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,7 +10,10 @@ import numpy as np
 
 from i3dzoo.arrays import Array
 
-__all__ = ["LEVELS", "Rounding", "filter_scales"]
+__all__ = ["BITS", "LEVELS", "Rounding", "filter_scales", "keep_bits"]
+
+BITS: Final = {"fp16": 10, "bf16": 7, "tf32": 10}
+"""Of the fraction of a weight, by precision."""
 
 LEVELS: Final = 127
 """Steps from zero to the largest magnitude, as TensorRT wants it: -128 is left out."""
@@ -32,3 +38,16 @@ def filter_scales(weight: Array) -> Array:
     # a filter of zeros has no scale of its own
     scales: Array = (np.where(largest > 0, largest, 1) / LEVELS).astype("f4")
     return scales
+
+
+def keep_bits(weight: Array, bits: int) -> Array:
+    """Round float32 to the nearest values with so few bits of fraction; halves go away from zero.
+
+    Args:
+        weight: Finite.
+        bits: 10 is what TF32 and float16 keep, 7 is bfloat16.
+    """
+    dropped = 23 - bits
+    whole = np.ascontiguousarray(weight, "f4").view("u4") + np.uint32(1 << (dropped - 1))
+    rounded: Array = (whole & np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)).view("f4")
+    return rounded

@@ -29,7 +29,7 @@ from i3dzoo.export.engine_build import (
     refuse,
 )
 from i3dzoo.export.options import ExportOptions, Precision
-from i3dzoo.export.rounding import Rounding
+from i3dzoo.export.rounding import BITS, Rounding
 from i3dzoo.export.targets import Export
 
 if TYPE_CHECKING:
@@ -145,8 +145,8 @@ def prove_engine(
 
     remark = f"{sidecar(path).name} says what the engine needs; keep it beside the engine"
     precision = about["precision"]
-    # tf32 keeps as many bits of a factor as fp16
-    allowed = dataclasses.replace(options, precision="fp16" if precision == "tf32" else precision)
+    # of tf32 the options know how many bits it keeps
+    allowed = options if precision == "tf32" else dataclasses.replace(options, precision=precision)
     batches = next(iter(about["shapes"].values()))
     try:
         proof = prove(
@@ -253,7 +253,7 @@ def sidecar(path: Path) -> Path:
 
 
 def graph_options(options: ExportOptions, engine: EngineOptions, found: Library) -> ExportOptions:
-    """Return the options of an engine's graph, split for GPUs.
+    """Return the options of an engine's graph, split for GPUs, its weights rounded beforehand.
 
     In a strongly typed network the types of the graph are the precision.
     """
@@ -265,4 +265,5 @@ def graph_options(options: ExportOptions, engine: EngineOptions, found: Library)
         raise MetadataError(
             f"{found.name} {found.version} has no {engine.precision}; use fp16 or a later version"
         )
-    return dataclasses.replace(options, precision=precision, split=True)
+    bits = BITS.get(engine.precision)
+    return dataclasses.replace(options, precision=precision, bits=bits, split=True)
