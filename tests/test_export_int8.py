@@ -71,6 +71,27 @@ class TestGraph:
         )
         assert len(proof.cases) == (3 if dynamic else 2)
 
+    @pytest.mark.parametrize("dynamic", [(), ("frames",)])
+    def test_engines_do_not_pool_in_int8(
+        self, rgb: Checkpoint, video: Path, calibration: Calibration, dynamic: tuple[str, ...]
+    ) -> None:
+        """Between each pool and the rounding of what it gives stands a sum, which stops TensorRT 8.
+
+        It moves the rounding before the pool, and has no such pool.
+        """
+        options = dataclasses.replace(INT8, split=True, dynamic=dynamic)
+        model = build([rgb], options, calibration.units)
+        makers = {node.output[0]: node.op_type for node in model.graph.node}
+        given = [makers.get(n.input[0]) for n in model.graph.node if n.op_type == "QuantizeLinear"]
+        assert given.count("Add") == 4 + 9
+        assert not {"MaxPool", "Reshape"} & set(given)
+        plain = build([rgb], dataclasses.replace(options, split=False), calibration.units)
+        shown = {"input_rgb": middle_clip(video, rgb.metadata.input)[None].numpy()}
+        found, expected = (
+            OnnxEngine(each.SerializeToString()).run(shown)["fc_pred"] for each in (model, plain)
+        )
+        np.testing.assert_allclose(found, expected, atol=2e-2 * np.abs(expected).max())
+
     def test_refusals(self, rgb: Checkpoint, calibration: Calibration) -> None:
         """int8 takes clips, one stream, and BatchNorm that is folded."""
         with pytest.raises(MetadataError, match="calibrated with real clips"):

@@ -76,6 +76,7 @@ class Network:
         self.bits = options.bits or BITS.get(options.precision)
         self._averages = average_inputs(tensors) if self.bits and not options.keep_bn else {}
         self._rounded: dict[str, str] = {}
+        self._pools: set[str] = set()
 
     def trunk(self, x: str, size: Size) -> str:
         """Add everything up to the pooled features.
@@ -152,7 +153,12 @@ class Network:
     def _round_input(self, x: str, largest: float) -> str:
         """Round what a unit is given to 8 bits, once for all units that are given the same."""
         if x not in self._rounded:
-            self._rounded[x] = self._round(x, np.array(largest / LEVELS, "f4"))
+            given = x
+            if self.options.split and x in self._pools:
+                # else TensorRT 8 rounds before it pools, finds that it cannot pool int8, and fails
+                zero = self.graph.constant("const.zero", np.zeros((1,) * 5, "f4"))
+                given = self.graph.node("Add", [x, zero], f"{x}.kept")
+            self._rounded[x] = self._round(given, np.array(largest / LEVELS, "f4"))
         return self._rounded[x]
 
     def _round(self, x: str, scales: Array, **axis: int) -> str:
@@ -177,6 +183,7 @@ class Network:
         # what is pooled comes from a ReLU, so that padding with zeros never wins
         x, pads = self._same(x, name, size, kernel, stride)
         name = self.prefix + name
+        self._pools.add(name)
         if fixed := self._split(size):
             return split_pool(self.graph, x, name, fixed, kernel, stride, pads)
         shape = {"kernel_shape": list(kernel), "strides": list(stride), "pads": pads}
