@@ -73,6 +73,7 @@ def command(**options: Any) -> None:
       i3dzoo evaluate -e evaluate_rgb.yaml
       torchrun --nproc-per-node 4 -m i3dzoo evaluate best.safetensors --data data/hmdb51
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from i3dzoo.training.processes import leave
     from i3dzoo.training.team import Team
 
     described = _from_spec(options) if options["spec"] else _as_it_is
@@ -86,6 +87,7 @@ def command(**options: Any) -> None:
         found = runner.of_all(split)
         if team.is_main:
             documents.append(_measured(runner, found, split, options))
+    leave()
     if not team.is_main:
         return
     if options["results"]:

@@ -74,6 +74,7 @@ def command(**options: Any) -> None:
     from i3dzoo._parallel import is_main
     from i3dzoo.cli._training import Watch
     from i3dzoo.training.finetune import finetune
+    from i3dzoo.training.processes import leave
 
     task, recipe, resume = _from_spec(options) if options["spec"] else _from_options(options)
     with Watch(recipe.loop.epochs, recipe.loop.max_steps) as watch:
@@ -84,6 +85,7 @@ def command(**options: Any) -> None:
         except KeyboardInterrupt:
             watch.tell("stopped; the same command with --resume goes on")
             raise
+    leave()
     if is_main():
         _print_result(task, result, options["as_json"])
 

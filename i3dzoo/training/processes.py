@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["gathered", "shared"]
+__all__ = ["gathered", "leave", "shared"]
 
 Value = TypeVar("Value")
 
@@ -28,3 +28,11 @@ def shared(value: Value, accelerator: "Accelerator") -> Value:
     held = [value]
     broadcast_object_list(held)
     return held[0]
+
+
+def leave() -> None:
+    """Leave the group of processes that a launcher started, if there is one; NCCL wants it so."""
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
