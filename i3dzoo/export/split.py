@@ -60,18 +60,17 @@ def split_pool(
         (n + before + after - k) // s + 1
         for n, before, after, k, s in zip(size, pads[:3], pads[3:], kernel, stride, strict=True)
     )
-
-    def pool(x: str, axes: slice, name: str) -> str:
-        two = {"kernel_shape": kernel[axes], "strides": stride[axes]}
-        around = [*pads[:3][axes], *pads[3:][axes]]
-        if len(around) < 4:  # time is the first of two dimensions, the second is left as it is
-            two = {key: [*value, 1] for key, value in two.items()}
-            around = [around[0], 0, around[1], 0]
-        return graph.node("MaxPool", [x], name, **two, pads=around)
-
-    x = graph.node("Reshape", [x, graph.integers(0, -1, *size[1:])], f"{name}.frames")
-    x = pool(x, slice(1, 3), f"{name}.planes")
+    frames = graph.integers(0, -1, *size[1:])
+    x = graph.node("Reshape", [x, frames], f"{name}.frames")
+    plane = {"kernel_shape": kernel[1:], "strides": stride[1:], "pads": [*pads[1:3], *pads[4:]]}
+    x = graph.node("MaxPool", [x], f"{name}.planes", **plane)
     if kernel[0] > 1:
         rows = graph.integers(0, -1, size[0], height * width)
-        x = pool(graph.node("Reshape", [x, rows], f"{name}.rows"), slice(0, 1), f"{name}.time")
+        x = graph.node("Reshape", [x, rows], f"{name}.rows")
+        line = {
+            "kernel_shape": [kernel[0], 1],
+            "strides": [stride[0], 1],
+            "pads": [pads[0], 0, pads[3], 0],
+        }
+        x = graph.node("MaxPool", [x], f"{name}.time", **line)
     return graph.node("Reshape", [x, graph.integers(0, -1, time, height, width)], name)
