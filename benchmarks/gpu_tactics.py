@@ -1,14 +1,14 @@
 """Which kernels TensorRT 8 takes for units of I3D, and how they round.
 
-    python benchmarks/gpu_tactics.py units build/tactics WEIGHTS   # what each rounding gives
-    PYTHON benchmarks/gpu_tactics.py ask build/tactics tf32        # which the kernels come closest to
-    PYTHON benchmarks/gpu_tactics.py engine build/gpu tf32 8       # without those that cut off
+    python benchmarks/gpu_tactics.py units build/tactics WEIGHTS  # what each rounding gives
+    PYTHON benchmarks/gpu_tactics.py ask build/tactics tf32       # what comes closest to kernels
+    PYTHON benchmarks/gpu_tactics.py engine build/gpu tf32 8      # without those that cut off
 
-PYTHON is TensorRT's own, as for `gpu_export.py`. `ask` builds each unit alone; what weights and input
-are rounded to is the nearest TF32, TF32 by cutting off, float16, or nothing. An error that stays, as
-in fp16, is that of adding up in float16. `engine` builds what `gpu_export.py engine` builds, in the
-same folder, but keeps TensorRT from convolutions whose input is contiguous along its last axis, which
-are those that cut TF32 off; it has not been run yet.
+PYTHON is TensorRT's own, as for `gpu_export.py`. `ask` builds each unit alone; what weights and
+input are rounded to is the nearest TF32, TF32 by cutting off, float16, or nothing. An error that
+stays, as in fp16, is that of adding up in float16. `engine` builds what `gpu_export.py engine`
+builds, in the same folder, but keeps TensorRT from convolutions whose input is contiguous along
+its last axis, which are those that cut TF32 off; it has not been run yet.
 """
 
 import argparse
