@@ -88,10 +88,8 @@ def models(folder: Path, weights: Path) -> None:
     engine = ExportOptions(split=True, bits=10)
     graphs = {"i3d": (engine, None)}
     if kept.exists():
-        graphs["int8"] = (
-            replace(engine, precision="int8", bits=None),
-            read_calibration(kept).units,
-        )
+        int8 = replace(engine, precision="int8", bits=None)
+        graphs["int8"] = (int8, read_calibration(kept).units)
     for name, (options, found) in graphs.items():
         data = build([checkpoint], options, found).SerializeToString()
         (folder / f"{name}.onnx").write_bytes(data)
