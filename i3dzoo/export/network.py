@@ -32,6 +32,8 @@ __all__ = ["Network", "fold"]
 
 _POOLED: Final = (2, 7, 7)  # the last average pool
 _STEM: Final = {unit.name: unit for unit in STEM}
+_NEVER_INT8: Final = {unit.name for unit in STEM[:2]}
+"""Units that stay in float in an int8 graph: they made half of its error (docs/export.md)."""
 
 
 def fold(tensors: Tensors, unit: str) -> tuple[Array, Array]:
@@ -133,7 +135,8 @@ class Network:
         if not self.options.keep_bn:
             folded, bias = self._kept(unit.name, *fold(self.tensors, unit.name))
             weight = self._constant(f"{unit.name}.conv.weight", arranged(folded))
-            if (rounding := self.rounding.get(unit.name)) is not None:
+            rounding = self.rounding.get(unit.name)
+            if rounding is not None and unit.name not in _NEVER_INT8:
                 x = self._round_input(x, rounding.largest)
                 weight = self._round(weight, filter_scales(folded), axis=0)
                 bias = bias + np.asarray(rounding.shift, "f4")

@@ -86,13 +86,13 @@ def build(
 def node_limit(options: ExportOptions, joint: bool) -> int:
     """Return how many nodes a clean graph has at most.
 
-    200 for one stream; kept BatchNorm adds one for each of 57 units, int8 two for each and two
-    for each tensor that they are given; splitting adds 9 for the first convolution, 4 for each of
-    11 pools and 2 for each of 2, and with int8 one more for each.
+    200 for one stream; kept BatchNorm adds one for each of 57 units, int8 two for each of 55 and
+    two for each tensor that they are given; splitting adds 9 for the first convolution, 4 for each
+    of 11 pools and 2 for each of 2, and with int8 one more for 12 of them.
     """
     int8 = options.precision == "int8"
-    more = 57 if options.keep_bn else 2 * (57 + 39) if int8 else 0
-    more += (57 + 13 * int8) * options.split
+    more = 57 if options.keep_bn else 2 * (55 + 37) if int8 else 0
+    more += (57 + 12 * int8) * options.split
     return (200 + more) * (2 if joint else 1)
 
 
