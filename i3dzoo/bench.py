@@ -267,6 +267,8 @@ def _torch(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[job.precision]
     network: Any = build(checkpoint).to(device, dtype)
+    if own_kernels or device == "cpu":  # as `load_engine` has it
+        network = network.to(memory_format=torch.channels_last_3d)
     if compiled:
         network = torch.compile(network)
     pinned: dict[tuple[int, ...], Any] = {}

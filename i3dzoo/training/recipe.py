@@ -143,7 +143,7 @@ class Loop:
         precision: `fp32`, `bf16` or `fp16` (with loss scaling).
         seed: Of everything that is drawn.
         workers: Processes that decode.
-        channels_last: Memory layout; faster on GPUs with half precision.
+        channels_last: Memory layout; faster on GPUs with half precision, and on CPUs.
         compile: Whether to use torch.compile.
         checkpoint_activations: Recompute blocks in the backward pass, to save memory.
         save_every: Steps between checkpoints; None saves once an epoch.
