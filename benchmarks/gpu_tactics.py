@@ -165,7 +165,8 @@ def engine(folder: Path, kind: str, batch: int) -> None:
 
         def select_algorithms(self, context: Any, choices: Any) -> list[int]:
             every = list(range(len(choices)))
-            if ".conv" not in context.name or context.name.startswith("Reformatting"):
+            convolves = ".conv" in context.name or context.name.startswith("Logits.")
+            if not convolves or context.name.startswith("Reformatting"):
                 return every
             good = [n for n in every if choices[n].get_algorithm_io_info(0).strides[-1] != 1]
             count["refused"] += len(every) - len(good)
