@@ -57,20 +57,21 @@ def units(folder: Path, weights: Path) -> None:
     from i3dzoo.architecture import same_padding
     from i3dzoo.checkpoint import read_checkpoint
     from i3dzoo.export.network import fold
+    from i3dzoo.export.rounding import BITS, keep_bits
 
     folder.mkdir(parents=True, exist_ok=True)
     tensors = read_checkpoint(weights).tensors
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def bits(half: int) -> Callable[[Any], Any]:
-        return lambda t: ((t.contiguous().view(torch.int32) + half) & ~0x1FFF).view(torch.float32)
-
     ways: dict[str, Callable[[Any], Any]] = {
-        "none": lambda t: t,
-        "nearest": bits(0x1000),
-        "cut off": bits(0),
-        "float16": lambda t: t.half().float(),
+        "none": lambda array: array,
+        "nearest": lambda array: keep_bits(array, BITS["tf32"]),
+        "cut off": lambda array: (array.view("u4") & np.uint32(0xFFFFE000)).view("f4"),
+        "float16": lambda array: array.astype("f2").astype("f4"),
     }
+
+    def rounded(array: Any) -> dict[str, Any]:
+        return {key: torch.from_numpy(way(array)).to(device).double() for key, way in ways.items()}
+
     for name, (shape, stride) in ASKED.items():
         weight, bias = fold(tensors, name)
         edge = weight.shape[2]
@@ -80,12 +81,12 @@ def units(folder: Path, weights: Path) -> None:
         path = folder / f"{name}.onnx"
         path.write_bytes(_graph(onnx, shape, weight, bias, attributes).SerializeToString())
         sides = [side for pair in reversed(pairs) for side in pair]
-        x = functional.pad(torch.from_numpy(given(name)[:1]).to(device), sides)
-        w, b = (torch.from_numpy(each).to(device) for each in (weight, bias))
+        inputs = {k: functional.pad(x, sides) for k, x in rounded(given(name)[:1]).items()}
+        b = torch.from_numpy(bias).to(device).double()
         made = {}
-        for (of_weights, first), (of_input, second) in itertools.product(ways.items(), repeat=2):
-            y = functional.conv3d(second(x).double(), first(w).double(), b.double(), stride)
-            made[f"{of_weights}, {of_input}"] = functional.relu(y).float().cpu().numpy()[CUT]
+        for (first, w), (second, x) in itertools.product(rounded(weight).items(), inputs.items()):
+            y = functional.relu(functional.conv3d(x, w, b, stride))
+            made[f"{first}, {second}"] = y.float().cpu().numpy()[CUT]
         np.savez(folder / f"{name}.npz", **made)
         print(name, flush=True)
 
@@ -112,6 +113,19 @@ def _graph(onnx: Any, shape: Any, weight: Any, bias: Any, attributes: dict[str, 
     return model
 
 
+def _configure_also(change: Callable[[Any], None]) -> None:
+    """From now on, change what i3dzoo tells TensorRT's builder."""
+    from i3dzoo.export import engine_build
+
+    configure = engine_build._configure
+
+    def both(library: Any, config: Any, *rest: Any) -> None:
+        configure(library, config, *rest)
+        change(config)
+
+    engine_build._configure = both
+
+
 def ask(folder: Path, kind: str) -> None:
     """Build each unit and say which kernel was taken, and which rounding it comes closest to."""
     from i3dzoo.export import engine_build
@@ -119,13 +133,8 @@ def ask(folder: Path, kind: str) -> None:
 
     found = engine_build.library()
     trt = found.module
-    configure = engine_build._configure
-
-    def tell_all(library: Any, config: Any, *rest: Any) -> None:
-        configure(library, config, *rest)
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-
-    engine_build._configure = tell_all
+    detailed = trt.ProfilingVerbosity.DETAILED
+    _configure_also(lambda config: setattr(config, "profiling_verbosity", detailed))
     options = engine_build.EngineOptions(precision=kind)  # type: ignore[arg-type] # a choice
     for name, (shape, _) in ASKED.items():
         size = (BATCH, *shape)
@@ -156,7 +165,6 @@ def engine(folder: Path, kind: str, batch: int) -> None:
     from i3dzoo.export import engine_build
 
     trt = engine_build.library().module
-    configure = engine_build._configure
     count = {"refused": 0, "kept": 0}
 
     class Selector(trt.IAlgorithmSelector):  # type: ignore[misc] # the module is found at run time
@@ -176,13 +184,8 @@ def engine(folder: Path, kind: str, batch: int) -> None:
         def report_algorithms(self, contexts: Any, choices: Any) -> None:
             """Do nothing: the engine can be asked."""
 
-    selector = Selector()
-
-    def select(library: Any, config: Any, *rest: Any) -> None:
-        configure(library, config, *rest)
-        config.algorithm_selector = selector
-
-    engine_build._configure = select
+    selector = Selector()  # TensorRT does not keep it alive
+    _configure_also(lambda config: setattr(config, "algorithm_selector", selector))
     gpu_export.engine(folder, kind, batch)
     print(count)
 

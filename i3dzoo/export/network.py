@@ -75,8 +75,9 @@ class Network:
         self.prefix = prefix
         self.rounding = rounding or {}
         self.dtype = numpy_type(options.precision)
-        self.bits = options.bits or BITS.get(options.precision)
-        self._averages = average_inputs(tensors) if self.bits and not options.keep_bn else {}
+        # with BatchNorm kept there is no bias to take anything back
+        self.bits = 0 if options.keep_bn else options.bits or BITS.get(options.precision, 0)
+        self._averages = average_inputs(tensors) if self.bits else {}
         self._rounded: dict[str, str] = {}
         self._pools: set[str] = set()
 
@@ -114,7 +115,7 @@ class Network:
 
     def _kept(self, name: str, weight: Array, bias: Array) -> tuple[Array, Array]:
         """Round weights to what is kept of them; the bias takes back what that does to the mean."""
-        if not self._averages or self.bits is None:
+        if not self.bits:
             return weight, bias
         rounded = keep_bits(weight, self.bits)
         lost = (weight - rounded).sum((2, 3, 4), dtype="f8") @ self._averages[name]

@@ -144,9 +144,8 @@ def prove_engine(
     from i3dzoo.export.tensorrt_engine import TensorRTEngine
 
     remark = f"{sidecar(path).name} says what the engine needs; keep it beside the engine"
-    precision = about["precision"]
-    # of tf32 the options know how many bits it keeps
-    allowed = options if precision == "tf32" else dataclasses.replace(options, precision=precision)
+    # what the engine keeps of a float32 graph, also where its description is older than `bits`
+    kept = dataclasses.replace(options, bits=BITS.get(about["precision"]))
     batches = next(iter(about["shapes"].values()))
     try:
         proof = prove(
@@ -154,7 +153,7 @@ def prove_engine(
             TensorRTEngine(plan, about).run,
             f"{about['library']} {about['version']}",
             checkpoints,
-            allowed,
+            kept,
             batches=(batches[0][0], batches[2][0]),
             **told,
         )
