@@ -2,13 +2,11 @@
 
     python benchmarks/gpu_tactics.py units build/tactics WEIGHTS  # what each rounding gives
     PYTHON benchmarks/gpu_tactics.py ask build/tactics tf32       # what comes closest to kernels
-    PYTHON benchmarks/gpu_tactics.py engine build/gpu tf32 8      # without those that cut off
 
 PYTHON is TensorRT's own, as for `gpu_export.py`. `ask` builds each unit alone; what weights and
 input are rounded to is the nearest TF32, TF32 by cutting off, float16, or nothing. An error that
-stays, as in fp16, is that of adding up in float16. `engine` builds what `gpu_export.py engine`
-builds, in the same folder, but keeps TensorRT from convolutions whose input is contiguous along
-its last axis, which are those that cut TF32 off; it has not been run yet.
+stays, as in fp16, is that of adding up in float16. Each unit may have the kernels that
+`i3dzoo.export.engine_build.rounding_selector` keeps from the whole network.
 """
 
 import argparse
@@ -22,7 +20,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import gpu_export
+import gpu_export  # noqa: F401 - which makes Python 3.10 do
 
 # the shape of what each is given, of a clip of 64x224x224; and its stride
 ASKED = {
@@ -113,19 +111,6 @@ def _graph(onnx: Any, shape: Any, weight: Any, bias: Any, attributes: dict[str, 
     return model
 
 
-def _configure_also(change: Callable[[Any], None]) -> None:
-    """From now on, change what i3dzoo tells TensorRT's builder."""
-    from i3dzoo.export import engine_build
-
-    configure = engine_build._configure
-
-    def both(library: Any, config: Any, *rest: Any) -> None:
-        configure(library, config, *rest)
-        change(config)
-
-    engine_build._configure = both
-
-
 def ask(folder: Path, kind: str) -> None:
     """Build each unit and say which kernel was taken, and which rounding it comes closest to."""
     from i3dzoo.export import engine_build
@@ -133,8 +118,13 @@ def ask(folder: Path, kind: str) -> None:
 
     found = engine_build.library()
     trt = found.module
-    detailed = trt.ProfilingVerbosity.DETAILED
-    _configure_also(lambda config: setattr(config, "profiling_verbosity", detailed))
+    configure = engine_build._configure
+
+    def detailed(library: Any, config: Any, *rest: Any) -> None:
+        configure(library, config, *rest)
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+
+    engine_build._configure = detailed
     options = engine_build.EngineOptions(precision=kind)  # type: ignore[arg-type] # a choice
     for name, (shape, _) in ASKED.items():
         size = (BATCH, *shape)
@@ -160,49 +150,17 @@ def ask(folder: Path, kind: str) -> None:
         )
 
 
-def engine(folder: Path, kind: str, batch: int) -> None:
-    """Build an engine without convolutions whose input is contiguous along its last axis."""
-    from i3dzoo.export import engine_build
-
-    trt = engine_build.library().module
-    count = {"refused": 0, "kept": 0}
-
-    class Selector(trt.IAlgorithmSelector):  # type: ignore[misc] # the module is found at run time
-        def __init__(self) -> None:
-            trt.IAlgorithmSelector.__init__(self)
-
-        def select_algorithms(self, context: Any, choices: Any) -> list[int]:
-            every = list(range(len(choices)))
-            convolves = ".conv" in context.name or context.name.startswith("Logits.")
-            if not convolves or context.name.startswith("Reformatting"):
-                return every
-            good = [n for n in every if choices[n].get_algorithm_io_info(0).strides[-1] != 1]
-            count["refused"] += len(every) - len(good)
-            count["kept"] += len(good)
-            return good or every
-
-        def report_algorithms(self, contexts: Any, choices: Any) -> None:
-            """Do nothing: the engine can be asked."""
-
-    selector = Selector()  # TensorRT does not keep it alive
-    _configure_also(lambda config: setattr(config, "algorithm_selector", selector))
-    gpu_export.engine(folder, kind, batch)
-    print(count)
-
-
 def main() -> None:
     """Run one step."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     steps = parser.add_subparsers(dest="step", required=True)
-    for step in (units, ask, engine):
+    for step in (units, ask):
         arguments = steps.add_parser(step.__name__, description=step.__doc__)
         arguments.add_argument("folder", type=Path)
         if step is units:
             arguments.add_argument("weights", type=Path)
         else:
             arguments.add_argument("kind", choices=("tf32", "fp16"))
-        if step is engine:
-            arguments.add_argument("batch", type=int, choices=(1, 8))
         arguments.set_defaults(run=step)
     options = vars(parser.parse_args())
     del options["step"]

@@ -4,7 +4,9 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from i3dzoo.errors import (
     ShapeError,
 )
 from i3dzoo.export import cuda, tensorrt
-from i3dzoo.export.engine_build import RTX, EngineOptions, build_engine, library
+from i3dzoo.export.engine_build import RTX, EngineOptions, Library, build_engine, library
 from i3dzoo.export.onnx import build
 from i3dzoo.export.options import AXES, ExportOptions
 from i3dzoo.export.refit import refit_export
@@ -196,6 +198,46 @@ def test_refittable_without_a_gpu(rgb: Checkpoint) -> None:
     model = build([rgb], ExportOptions()).SerializeToString()
     with pytest.raises(FormatError, match="no GPU, and --refittable builds on one only"):
         build_engine(library(), model, EngineOptions(refittable=True), profile)
+
+
+def built_by_tensorrt_8(precision: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Build with a TensorRT 8 of mocks, and return the configuration that it was given."""
+    trt = MagicMock()
+    trt.NetworkDefinitionCreationFlag = SimpleNamespace(EXPLICIT_BATCH=0)
+    trt.ILogger = trt.IAlgorithmSelector = type("Base", (), {})
+    del trt.IProgressMonitor
+    trt.TacticSource = SimpleNamespace(EDGE_MASK_CONVOLUTIONS=3, JIT_CONVOLUTIONS=4)
+    config = trt.Builder().create_builder_config()
+    config.algorithm_selector = None
+    trt.Builder().create_network().num_inputs = trt.Builder().create_network().num_outputs = 0
+    monkeypatch.setattr("i3dzoo.export.engine_build.gpu", lambda: None)
+    trt.Builder().build_serialized_network.return_value = b"plan"
+    options = EngineOptions(precision=precision)
+    plan, _ = build_engine(Library("tensorrt", "8.6.0", trt), b"", options, {})
+    assert plan == b"plan"
+    return config
+
+
+def test_tf32_of_tensorrt_8_is_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that cut it off, by their strides, are kept from convolutions that have others."""
+
+    def choices(*strides: tuple[int, ...]) -> list[Any]:
+        given = [SimpleNamespace(strides=each) for each in strides]
+        return [SimpleNamespace(get_algorithm_io_info=lambda _, io=io: io) for io in given]
+
+    first, last = (1470, 49, 49, 7, 1), (1470, 1, 210, 30, 30)  # where channels are
+    for precision in ("fp32", "fp16"):
+        assert built_by_tensorrt_8(precision, monkeypatch).algorithm_selector is None
+    selector = built_by_tensorrt_8("tf32", monkeypatch).algorithm_selector
+    for name, strides, kept in (
+        ("Mixed_3b.Branch_0.Conv3d_0a_1x1.conv + relu", (first, last, first, last), [1, 3]),
+        ("Logits.Conv3d_0c_1x1", (last, first), [0]),
+        ("Conv3d_1a_7x7.conv", (first, first), [0, 1]),  # no other is there
+        ("Reformatting CopyNode for Input Tensor 0 to Conv3d_1a_7x7.conv", (first, last), [0, 1]),
+        ("MaxPool3d_2a_3x3", (first, last), [0, 1]),
+    ):
+        context = SimpleNamespace(name=name)
+        assert selector.select_algorithms(context, choices(*strides)) == kept, name
 
 
 def test_graph_that_tensorrt_refuses(rgb: Checkpoint) -> None:

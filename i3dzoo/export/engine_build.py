@@ -143,6 +143,9 @@ def build_engine(
         shapes.set_shape(name, least, best, most)
     config.add_optimization_profile(shapes)
     _configure(found, config, options, say)
+    if options.precision == "tf32" and not found.typed:
+        selector = rounding_selector(trt)  # kept here, since TensorRT does not keep it alive
+        config.algorithm_selector = selector
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         remedy = "" if gpu_or_none() else "; there is no GPU, and --refittable builds on one only"
@@ -213,6 +216,31 @@ def _configure(
         config.set_timing_cache(config.create_timing_cache(old), ignore_mismatch=False)
     if hasattr(trt, "IProgressMonitor"):
         config.progress_monitor = _monitor(trt, say)
+
+
+def rounding_selector(trt: Any) -> Any:
+    """Return what keeps TensorRT 8 from kernels that cut TF32 off instead of rounding.
+
+    Those are convolutions of inputs that are contiguous along their last axis, as those of
+    channels-last inputs round (benchmarks/results/h100.md). A layer which has no other keeps them.
+    """
+
+    class Selector(trt.IAlgorithmSelector):  # type: ignore[misc] # the module is found at run time
+        def __init__(self) -> None:
+            trt.IAlgorithmSelector.__init__(self)
+
+        def select_algorithms(self, context: Any, choices: Any) -> list[int]:
+            every = list(range(len(choices)))
+            convolves = any(part in context.name for part in (".conv", "Logits.Conv3d"))
+            if not convolves or context.name.startswith("Reformatting"):
+                return every
+            strides = [choices[n].get_algorithm_io_info(0).strides for n in every]
+            return [n for n in every if strides[n][len(strides[n]) - 1] != 1] or every
+
+        def report_algorithms(self, contexts: Any, choices: Any) -> None:
+            """Do nothing: the engine can be asked."""
+
+    return Selector()
 
 
 def logger(trt: Any) -> Any:
