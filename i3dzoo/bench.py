@@ -73,7 +73,8 @@ class Row:
         p50_ms: Median of a batch's time, from clips in memory to logits in memory.
         p99_ms: 99th percentile.
         memory_mb: Peak of the process; of the GPU, where PyTorch ran on one.
-        error: Largest difference from PyTorch in float32, as a part of the largest logit.
+        error: Largest difference from PyTorch in float32, as a part of the largest logit; None
+            where that failed.
         failure: Why there are no numbers.
     """
 
@@ -123,18 +124,24 @@ def _compiles() -> bool:
 def measure(jobs: Sequence[Job], told: Callable[[Row], None] = lambda _: None) -> list[Row]:
     """Measure engines one after another.
 
+    Errors are against PyTorch in float32, which runs once for them where it is not the first job.
+
     Args:
-        jobs: The engines; errors are against the first job, which should be PyTorch in float32.
+        jobs: The engines.
         told: Told of each row as soon as it is known.
 
     Returns:
         A row for each job and batch, in order.
     """
     reference: Array | None = None
+    exact = [dataclasses.replace(job, engine="torch", precision="fp32") for job in jobs[:1]]
+    if exact != list(jobs[:1]):
+        once = dataclasses.replace(exact[0], batches=(1,), runs=1)
+        ((_, reference),) = _in_a_process(once)
     rows = []
     for job in jobs:
         for row, logits in _in_a_process(job):
-            if reference is None and logits is not None:
+            if reference is None and job in exact:
                 reference = logits
             if reference is not None and logits is not None:
                 scale = float(np.abs(reference).max())
@@ -262,6 +269,7 @@ def _torch(
     from i3dzoo.loading import build
 
     kernels.use(own_kernels)
+    torch.backends.cudnn.allow_tf32 = False  # float32 is meant
     if job.threads:
         torch.set_num_threads(job.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -67,7 +67,18 @@ def test_what_fails_is_said(file: Path) -> None:
     assert failed.clips_per_second is None
     assert "onnxruntime cannot load it" in (failed.failure or "")
     assert good.failure is None
-    assert good.error == 0
+    assert good.error is not None
+    assert 0 < good.error < 1e-4
+
+
+def test_errors_are_of_float32(file: Path, tmp_path: Path) -> None:
+    """It is measured against though it was not asked for; a file that is missing has no errors."""
+    (half,) = measure([Job(file, "onnxruntime", "fp16", runs=1, frames=9, crop=32)])
+    assert half.error is not None
+    assert 1e-4 < half.error < 1e-1
+    (broken,) = measure([Job(tmp_path / "x.safetensors", "onnxruntime", frames=9, crop=32)])
+    assert broken.error is None
+    assert "there is no such file" in (broken.failure or "")
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The few calls of CUDA's driver that an engine needs, by ctypes: no toolkit, torch or numpy.
+"""The few calls of CUDA's driver that an engine needs, by ctypes: no toolkit and no torch.
 
 Source: docs.nvidia.com/cuda/cuda-driver-api; names with `_v2` are what its header maps the plain
 names to.
@@ -6,8 +6,13 @@ names to.
 
 import ctypes
 import functools
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from i3dzoo.errors import DeviceError
 
@@ -15,6 +20,7 @@ __all__ = ["Buffer", "Event", "Gpu", "Graph", "Stream", "gpu"]
 
 _Handle = ctypes.c_void_p
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_PIECE = 8 << 20  # bytes that one thread copies at a time
 _RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED: TensorRT may allocate while it is captured
 
 
@@ -139,6 +145,14 @@ class Buffer:
             "B"
         )
 
+    def fill(self, data: Any) -> None:
+        """Copy a buffer of as many bytes here, by several threads: one is slower than the GPU."""
+        source, target = np.frombuffer(data, "u1"), np.frombuffer(self.host, "u1")
+        starts = range(0, self.size, _PIECE)
+        pieces = [slice(start, start + _PIECE) for start in starts]
+        for _ in _copiers().map(lambda piece: np.copyto(target[piece], source[piece]), pieces):
+            pass
+
     def upload(self, stream: Stream) -> None:
         """Copy from here to the GPU, in the stream's order."""
         arguments = ctypes.c_uint64(self.device), self._pinned, ctypes.c_size_t(self.size)
@@ -153,6 +167,11 @@ class Buffer:
         """Give the memory back."""
         _call("cuMemFree_v2", ctypes.c_uint64(self.device))
         _call("cuMemFreeHost", self._pinned)
+
+
+@functools.cache
+def _copiers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "i3dzoo-copy")
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Running TensorRT engines: pinned buffers, one CUDA graph a batch, copies under computation.
 
-Bytes in, bytes out, and no import but the standard library's, so that a bare Python beside the GPU
-can use it too.
+Bytes in, bytes out, and no import but NumPy's and the standard library's, so that a bare Python
+beside the GPU can use it too.
 """
 
 from collections import deque
@@ -118,10 +118,10 @@ class _Slot:
 
     def start(self, inputs: Mapping[str, Any]) -> None:
         for name, buffer in self._in.items():
-            given = memoryview(inputs[name]).cast("B")
-            if len(given) != buffer.size:
-                raise ShapeError(f"{name} has {len(given)} bytes; the engine takes {buffer.size}")
-            buffer.host[:] = given
+            given = memoryview(inputs[name])
+            if given.nbytes != buffer.size:
+                raise ShapeError(f"{name} has {given.nbytes} bytes; the engine takes {buffer.size}")
+            buffer.fill(given)
         if self.graph is None:
             self._enqueue()
         else:
