@@ -88,6 +88,22 @@ def test_refused_without_a_gpu(engine: Path) -> None:
     assert json.loads(sidecar(engine).read_text())["proved"] == "graph"
 
 
+def test_gpus_that_tensorrt_rtx_does_not_run_on(
+    engine: Path, rgb: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running there, and building what is built where it runs only, is a sentence."""
+    if library().name != RTX:
+        pytest.skip("the full TensorRT runs on them")
+    monkeypatch.setattr("i3dzoo.export.engine_build.gpu", lambda: cuda.Gpu("NVIDIA H100", "9.0"))
+    why = r"compute capability 7\.5, 8\.x and 12\.x, and this is NVIDIA H100 \(9\.0\)"
+    with pytest.raises(DeviceError, match=rf"x\.engine: {RTX} runs on {why}"):
+        TensorRTEngine(engine)
+    options = EngineOptions(refittable=True)
+    with pytest.raises(DeviceError, match=rf"--refittable: {RTX} runs on {why}"):
+        export_engine([rgb], tmp_path / "x.engine", ExportOptions(), options)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

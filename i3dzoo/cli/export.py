@@ -270,5 +270,7 @@ def _print(made: "Export", checkpoints: "list[Checkpoint]") -> None:
         "torchscript": f'torch.jit.load("{made.path}") in any program with PyTorch',
         "pt2": f'torch.export.load("{made.path}").module() in any program with PyTorch',
     }
-    say(f"Next: {following.get(made.target, f'i3dzoo predict VIDEO --model {made.path}')}")
+    where = "" if made.runs_here else ", beside a GPU that runs it"
+    then = following.get(made.target, f"i3dzoo predict VIDEO --model {made.path}")
+    say(f"Next{where}: {then}")
     click.echo(made.path)

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from i3dzoo._files import atomic_write
 from i3dzoo.errors import DependencyError, DeviceError, FormatError, MetadataError
-from i3dzoo.export.cuda import gpu
+from i3dzoo.export.cuda import Gpu, gpu
 
 __all__ = [
     "FLAGS",
@@ -23,6 +23,7 @@ __all__ = [
     "Profile",
     "Shape",
     "build_engine",
+    "check_gpu",
     "gpu_or_none",
     "library",
     "logger",
@@ -136,7 +137,7 @@ def build_engine(
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
         reasons = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
-        raise FormatError(f"TensorRT {found.version} cannot read the ONNX model: {reasons}")
+        raise FormatError(f"{found.name} {found.version} cannot read the ONNX model: {reasons}")
     config = builder.create_builder_config()
     shapes = builder.create_optimization_profile()
     for name, (least, best, most) in profile.items():
@@ -150,7 +151,7 @@ def build_engine(
     if plan is None:
         remedy = "" if gpu_or_none() else "; there is no GPU, and --refittable builds on one only"
         raise FormatError(
-            f"TensorRT {found.version} could not build the engine: {log.last}"
+            f"{found.name} {found.version} could not build the engine: {log.last}"
             f"{remedy if options.refittable else ''}"
         )
     if options.timing_cache is not None and (cache := config.get_timing_cache()) is not None:
@@ -168,7 +169,12 @@ def build_engine(
 
 
 def refuse(found: Library, options: EngineOptions) -> None:
-    """Refuse, before the long work, what the library would ignore or fail at."""
+    """Refuse, before the long work, what the library would ignore or fail at.
+
+    Raises:
+        MetadataError: It has no such option.
+        DeviceError: It builds refittable engines where they run only, and this GPU runs none.
+    """
     if found.name != RTX:
         return
     if options.timing_cache is not None:
@@ -176,11 +182,32 @@ def refuse(found: Library, options: EngineOptions) -> None:
             f"{RTX} measures no kernels while it builds, so it keeps no timing cache; leave "
             "--timing-cache out"
         )
+    if options.refittable and gpu_or_none() is not None:
+        check_gpu(RTX, "--refittable")
     if options.compatible:
         raise MetadataError(
             f"engines of {RTX} fit every GPU that it knows, and no other version; leave "
             "--compatible out"
         )
+
+
+def check_gpu(library: str, what: str) -> Gpu:
+    """Return the GPU, if engines of a library run on it.
+
+    Args:
+        library: The package.
+        what: What is to run, for the message.
+
+    Raises:
+        DeviceError: There is none, or they do not.
+    """
+    here = gpu()
+    if library == RTX and here.capability.startswith(("9.", "10.")):
+        raise DeviceError(
+            f"{what}: {RTX} runs on compute capability 7.5, 8.x and 12.x, and this is {here}; "
+            "build with the full tensorrt package here"
+        )
+    return here
 
 
 def _configure(

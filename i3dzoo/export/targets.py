@@ -32,6 +32,7 @@ class Export:
         proof: How it was compared with PyTorch; None where only tensors were compared.
         nodes: Of an ONNX graph.
         remarks: What else there is to know, one sentence each.
+        runs_here: Whether this machine runs it.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Export:
     proof: "Proof | None"
     nodes: int | None = None
     remarks: tuple[str, ...] = ()
+    runs_here: bool = True
 
 
 def export(

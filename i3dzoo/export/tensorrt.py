@@ -116,7 +116,8 @@ def export_engine(
     told = {"clip": clip, "seed": seed, "atol": atol}
     ran, remarks = prove_engine(path, plan, about, checkpoints, typed, **told)
     write_engine(path, plan, about)
-    return Export(path, "tensorrt", ran or proof, len(model.graph.node), remarks)
+    nodes = len(model.graph.node)
+    return Export(path, "tensorrt", ran or proof, nodes, remarks, runs_here=ran is not None)
 
 
 def prove_engine(

@@ -11,9 +11,8 @@ import numpy as np
 
 from i3dzoo.arrays import Array
 from i3dzoo.errors import ChecksumError, DeviceError, MetadataError, MissingFileError, ShapeError
-from i3dzoo.export.cuda import gpu
 from i3dzoo.export.describe import check_features, read_description
-from i3dzoo.export.engine_build import RTX, Library, library
+from i3dzoo.export.engine_build import RTX, Library, check_gpu, library
 from i3dzoo.export.engine_runner import EngineRunner
 from i3dzoo.export.options import INPUT, OUTPUT
 from i3dzoo.export.tensorrt import SIDECAR_VERSION, sidecar
@@ -181,13 +180,8 @@ class TensorRTEngine:
             )
 
     def _check_gpu(self) -> None:
-        here = gpu()
+        here = check_gpu(self.document["library"], self.where)
         if self.document["library"] == RTX:
-            if here.capability.startswith(("9.", "10.")):
-                raise DeviceError(
-                    f"{self.where}: tensorrt-rtx runs on compute capability 7.5, 8.x and 12.x, and "
-                    f"this is {here}; build with the full tensorrt package here"
-                )
             return
         built = self.document["gpu"]
         anywhere = built is None or self.document["compatible"] in ("gpus", "all")
