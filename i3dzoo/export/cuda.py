@@ -20,7 +20,7 @@ __all__ = ["Buffer", "Event", "Gpu", "Graph", "Stream", "gpu"]
 
 _Handle = ctypes.c_void_p
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
-_PIECE = 8 << 20  # bytes that one thread copies at a time
+_PIECE = 4 << 20  # bytes that one thread copies at a time
 _RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED: TensorRT may allocate while it is captured
 
 
@@ -171,7 +171,7 @@ class Buffer:
 
 @functools.cache
 def _copiers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "i3dzoo-copy")
+    return ThreadPoolExecutor(min(16, os.cpu_count() or 1), "i3dzoo-copy")
 
 
 @functools.cache
