@@ -122,22 +122,30 @@ def change_head(
         classes: Classes of the new head; None takes as many as there are labels, or classes now.
         labels: Their names; None forgets the old ones, unless the head is kept.
         head: `fresh`, `zeros` and `drop` as in `replace_head`, `match` as in `match_head`; `keep`
-            demands a head of so many classes and keeps it. None keeps a head that fits and makes a
-            fresh one otherwise.
+            demands a head of so many classes and keeps it. None keeps a head of as many classes,
+            unless it knows them by other names, and makes a fresh one where the number changes.
         seed: Of fresh rows.
 
     Raises:
         ShapeError: `keep`, and the head has another number of classes; or there are not as many
-            labels as classes.
-        MetadataError: `match`, and one side has no names of classes.
+            labels as classes, or none.
+        MetadataError: `match`, and one side has no names of classes; or None, and the head's
+            classes have other names.
         MappingError: `match`, and the two have no class in common.
     """
     old = checkpoint.metadata
+    if classes is not None and classes < 1:
+        raise ShapeError(f"a head of {classes} classes was asked for; expected at least one")
     count = classes or (len(labels) if labels else old.num_classes)
     how: Head = head or ("keep" if count == old.num_classes else "fresh")
     if labels and len(labels) != count:
         raise ShapeError(f"there are {len(labels)} labels for {count} classes")
     if how == "keep":
+        if head is None and labels and old.labels not in (None, labels):
+            raise MetadataError(
+                f"the head knows its {count} classes by other names ({old.labels[0]}, …); pass "
+                "--head keep to rename them, --head match to carry rows over by name, or fresh"
+            )
         return _kept(checkpoint, count, labels)
     if not count and how != "drop":
         raise ShapeError("there is no head whose classes could be counted; pass --num-classes")
@@ -175,6 +183,12 @@ def _kept(checkpoint: Checkpoint, classes: int, labels: tuple[str, ...] | None) 
         raise ShapeError(
             f"the head has {metadata.num_classes} classes; expected {classes}: "
             "pass --head fresh for a new one"
+        )
+    if labels and metadata.labels not in (None, labels):
+        base = metadata.zoo or metadata.base
+        step = f"{classes} classes renamed"
+        metadata = dataclasses.replace(
+            metadata, zoo=None, base=base, history=(*metadata.history, step)
         )
     metadata = dataclasses.replace(metadata, labels=labels or metadata.labels)
     return dataclasses.replace(checkpoint, metadata=metadata)

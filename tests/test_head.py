@@ -62,6 +62,21 @@ def test_change_is_recorded(random_checkpoint: Checkpoint) -> None:
     assert kept.metadata.history == ()
 
 
+def test_other_names_are_no_accident(genuine: Checkpoint) -> None:
+    """Other names for as many classes are asked for by name, and end the claim to be published."""
+    known = genuine.metadata.labels or ()
+    assert change_head(genuine, None, known) == genuine
+    with pytest.raises(MetadataError, match=r"by other names \(abseiling, …\); pass --head keep"):
+        change_head(genuine, None, known[::-1])
+    renamed = change_head(genuine, None, known[::-1], "keep")
+    assert renamed.tensors is genuine.tensors
+    assert renamed.metadata.labels == known[::-1]
+    assert (renamed.metadata.zoo, renamed.metadata.base) == (None, "rgb_scratch")
+    assert renamed.metadata.history[-1] == "400 classes renamed"
+    with pytest.raises(ShapeError, match="a head of 0 classes was asked for"):
+        change_head(genuine, 0)
+
+
 def test_matched_rows_are_the_originals(genuine: Checkpoint) -> None:
     """Rows of shared classes keep their weights to the bit, or are means; the rest are fresh."""
     hmdb51 = labels("hmdb51")

@@ -270,6 +270,11 @@ def test_false_claim_is_not_pushed(genuine: Checkpoint, tmp_path: Path) -> None:
     altered["Conv3d_1a_7x7.bn.bias"] = altered["Conv3d_1a_7x7.bn.bias"] + 1
     with pytest.raises(ChecksumError, match="says that it is rgb_scratch, but its tensors are not"):
         prepare(Checkpoint(altered, genuine.metadata), tmp_path)
+    names = tuple(f"class {number}" for number in range(400))
+    renamed = dataclasses.replace(genuine.metadata, labels=names)
+    with pytest.raises(MetadataError, match="says that it is rgb_scratch, but its classes have"):
+        prepare(Checkpoint(genuine.tensors, renamed), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_packed(tmp_path: Path) -> None:

@@ -151,6 +151,7 @@ def test_labels_of_a_file(
         (["--head", "match", "--labels", "hmdb51"], 1, "none of the 51 new classes (brush_hair"),
         (["--in-channels", "4"], 2, "'4' is not one of '2', '3'"),
         (["--dtype", "int8"], 2, "'int8' is not one of"),
+        (["--head", "drop", "--labels", "hmdb51"], 2, "--head drop leaves no classes"),
     ],
 )
 def test_what_cannot_be_done(

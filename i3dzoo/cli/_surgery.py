@@ -89,6 +89,8 @@ def _change_head(
     classes, head = options["num_classes"], options["head"]
     if labels and classes not in (None, len(labels)):
         raise click.UsageError(f"--labels has {len(labels)} names, --num-classes is {classes}")
+    if head == "drop" and (labels or classes):
+        raise click.UsageError("--head drop leaves no classes; leave out --labels, --num-classes")
     if labels is None and classes is None and head is None:
         return checkpoint, {}
     changed = change_head(checkpoint, classes, labels, head, options["seed"])

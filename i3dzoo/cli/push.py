@@ -82,12 +82,10 @@ def _quiet_unless_watched() -> None:
 def _labelled(checkpoint: "Checkpoint", labels: str | None) -> "Checkpoint":
     if labels is None:
         return checkpoint
-    import dataclasses
-
+    from i3dzoo.head import change_head
     from i3dzoo.labels import find_labels
 
-    named = dataclasses.replace(checkpoint.metadata, labels=find_labels(labels))
-    return dataclasses.replace(checkpoint, metadata=named)
+    return change_head(checkpoint, None, find_labels(labels), "keep")
 
 
 def _document(repository: str, package: "Package", pushed: "Pushed | None") -> dict[str, Any]:

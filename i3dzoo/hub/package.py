@@ -96,7 +96,8 @@ def prepare(
         beside: The file that the checkpoint came from: pictures that lie beside it come along.
 
     Raises:
-        MetadataError: Licence or labels are missing, or the results are malformed.
+        MetadataError: Licence or labels are missing, or the results are malformed; or it says
+            that it is a published checkpoint, and its classes have other names.
         ChecksumError: It says that it is a published checkpoint, and its tensors are not; or the
             ONNX file is of other weights.
         MissingFileError: The ONNX file is not there.
@@ -216,9 +217,17 @@ def _check_claim(checkpoint: Checkpoint, where: Path | None) -> None:
     from i3dzoo import zoo
 
     name = checkpoint.metadata.zoo
-    if name is None or without_checksums(name):
+    if name is None:
         return
-    found = match(name, zoo.manifest(name).crc32c, tensor_crcs(checkpoint.tensors))
+    manifest = zoo.manifest(name)
+    if checkpoint.metadata.labels != zoo.labels(manifest.labels):
+        raise MetadataError(
+            f"{where or 'the model'}: says that it is {name}, but its classes have other names; "
+            "rename them with i3dzoo convert --head keep --labels, which says so in its history"
+        )
+    if without_checksums(name):
+        return
+    found = match(name, manifest.crc32c, tensor_crcs(checkpoint.tensors))
     if not found.exact:
         raise ChecksumError(
             f"{where or 'the model'}: says that it is {name}, but its tensors are not: {found}; "
