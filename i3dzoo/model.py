@@ -240,7 +240,8 @@ class InceptionI3d(nn.Module):
         Frames under about 200 pixels leave fewer than 7x7 positions: their average is taken.
         """
         _, _, _, height, width = x.shape
-        pooled = F.avg_pool3d(x, (2, min(7, height), min(7, width)), 1)
+        full = x if x.is_cuda else x.float()  # on a CPU, PyTorch averages no half precision
+        pooled = F.avg_pool3d(full, (2, min(7, height), min(7, width)), 1).to(x.dtype)
         return pooled.mean((3, 4), keepdim=True)
 
     def _check(self, x: Tensor) -> None:

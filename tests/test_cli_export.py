@@ -21,6 +21,7 @@ from i3dzoo.export.options import AXES, ExportOptions
 from i3dzoo.export.prove import prove
 from i3dzoo.loading import build as network
 from i3dzoo.predict import predict_video
+from i3dzoo.surgery import change_dtype
 from i3dzoo.training.predictions import read_predictions
 
 from .exported import noisy
@@ -161,8 +162,10 @@ class TestExport:
 
 
 class TestTorch:
-    def test_torchscript(self, checkpoint: Checkpoint) -> None:
+    @pytest.mark.parametrize("dtype", ["float32", "float16"])
+    def test_torchscript(self, checkpoint: Checkpoint, dtype: Any) -> None:
         """A scripted network pads rightly at sizes that it was not exported for."""
+        checkpoint = change_dtype(checkpoint, dtype)
         data = portable.torchscript(
             checkpoint, ExportOptions(), describe([checkpoint], ExportOptions())
         )

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from i3dzoo.checkpoint import Checkpoint, write_checkpoint
+from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.cli import main
 from i3dzoo.metadata import Input, Metadata, Source
 from i3dzoo.model import InceptionI3d
+from i3dzoo.surgery import change_dtype
 
 from .video_files import numbered, write_video
 
@@ -104,6 +105,19 @@ class TestJson:
         assert len(entry["clips"]) == 2
         assert sum(score["probability"] for score in entry["top"]) == pytest.approx(1)
         assert set(entry["top"][0]) == {"label", "index", "probability", "logit"}
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_half_precision(self, capsys: Capture, model: Path, video: Path, dtype: Any) -> None:
+        """Rounded weights are computed with on a CPU, too, and give nearly the same."""
+        half = change_dtype(read_checkpoint(model), dtype)
+        path = write_checkpoint(video.with_name("half.safetensors"), half)
+        found, exact = (
+            run_json(capsys, video, "--model", each, "--device", "cpu")["videos"][0]["top"]
+            for each in (path, model)
+        )
+        assert [score["label"] for score in found] == [score["label"] for score in exact]
+        logits = [score["logit"] for score in exact]
+        assert [score["logit"] for score in found] == pytest.approx(logits, abs=0.01)
 
     def test_timeline(self, capsys: Capture, model: Path, video: Path) -> None:
         """The timeline holds steps for the strongest classes, and segments."""

@@ -1,5 +1,7 @@
 """The network: SAME padding at any size, endpoints, heads, and what it refuses."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -61,6 +63,20 @@ def test_any_size(model: InceptionI3d, size: tuple[int, int, int]) -> None:
     assert steps.shape == (1, -(-size[0] // 8) - 1, 5)
     assert features.shape == (1, 1024)
     torch.testing.assert_close(logits, steps.mean(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(model: InceptionI3d, dtype: torch.dtype) -> None:
+    """Logits and features come out in the network's own dtype, near those of float32."""
+    half = copy.deepcopy(model).to(dtype)
+    x = torch.randn(1, 3, 9, 64, 50)
+    with torch.inference_mode():
+        for found, exact in (
+            (half(x.to(dtype)), model(x)),
+            (half.features(x.to(dtype)), model.features(x)),
+        ):
+            assert found.dtype == dtype
+            torch.testing.assert_close(found.float(), exact, atol=0.02, rtol=0.05)
 
 
 def test_endpoints(model: InceptionI3d) -> None:

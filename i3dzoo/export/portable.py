@@ -102,7 +102,7 @@ def torchscript(checkpoint: Checkpoint, options: ExportOptions, texts: Mapping[s
     with warnings.catch_warnings():
         # it says that torch.export is the future, which i3dzoo writes as well
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
-        module = torch.jit.script(PortableI3d(build(checkpoint)).eval())
+        module = torch.jit.script(PortableI3d(build(checkpoint).float()).eval())
         torch.jit.save(module, file, _extra_files={k: v.encode() for k, v in texts.items()})
     return file.getvalue()
 
@@ -131,7 +131,7 @@ def pt2(checkpoint: Checkpoint, options: ExportOptions, texts: Mapping[str, str]
     spec = checkpoint.metadata.input
     window = min(7, -(-spec.crop // 32))
     program = torch.export.export(
-        PortableI3d(build(checkpoint), (window, window)).eval(),
+        PortableI3d(build(checkpoint).float(), (window, window)).eval(),
         (torch.zeros(2, len(spec.mean), spec.frames, spec.crop, spec.crop),),
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
     )

@@ -222,7 +222,7 @@ class _Job:
             stream: self._with_head(checkpoint, specs[stream])
             for stream, checkpoint in task.checkpoints.items()
         }
-        networks = {str(stream): build(found) for stream, found in self.checkpoints.items()}
+        networks = {str(stream): build(found).float() for stream, found in self.checkpoints.items()}
         if recipe.network.init == "random":
             for network in networks.values():
                 for module in network.modules():
