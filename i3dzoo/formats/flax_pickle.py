@@ -17,7 +17,7 @@ from i3dzoo.arrays import Array, Tensors, flat_bytes
 from i3dzoo.errors import FormatError, OutputError, UnsafeFileError
 from i3dzoo.formats import _pickle_write as opcodes
 from i3dzoo.formats._pickle_machine import Global, Opaque, load
-from i3dzoo.formats.container import MAX_TENSORS, Container
+from i3dzoo.formats.container import MAX_NAME, MAX_TENSORS, Container, is_shape
 
 __all__ = ["read", "write"]
 
@@ -29,11 +29,11 @@ class _Dtype:
     """A dtype: a code such as f4, then a state whose second item is the byte order."""
 
     def __init__(self, code: Any = None, *_: Any) -> None:
-        self.code = code.lstrip("<") if isinstance(code, str) else code
+        self.code = code.lstrip("<") if isinstance(code, str) else type(code).__name__
         self.order = "<"
 
     def set_state(self, state: Any) -> None:
-        self.order = state[1]
+        self.order = state[1] if isinstance(state[1], str) else type(state[1]).__name__
 
     def resolve(self) -> np.dtype[Any]:
         if self.code not in _DTYPES:
@@ -55,9 +55,9 @@ class _Array:
 
     def fill(self, shape: Any, dtype: Any, order: Any, data: Any) -> "_Array":
         numpy_dtype = dtype.resolve()
-        if not isinstance(data, bytes | bytearray) or not all(type(n) is int for n in shape):
+        if not isinstance(data, bytes | bytearray) or not is_shape(shape):
             raise ValueError("an array's state is not a shape and bytes")
-        if min(shape, default=0) < 0 or math.prod(shape) * numpy_dtype.itemsize != len(data):
+        if math.prod(shape) * numpy_dtype.itemsize != len(data):
             raise ValueError(f"an array of shape {shape} has {len(data)} bytes")
         flat = np.frombuffer(data, numpy_dtype)
         self.array = flat.reshape(shape, order="F" if order == "F" else "C")
@@ -68,10 +68,19 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
     return _Array().fill(shape, dtype, order, data)
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise ValueError(f"it encodes bytes as {encoding!r}")
-    return text.encode("latin1")
+class _Encode:
+    """Encodes text, which takes as many bytes of the file at least, and at most all of them."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise ValueError("it encodes bytes as something else than latin1")
+        self.room -= len(text)
+        if self.room < 0:
+            raise ValueError("it encodes more text than it holds")
+        return text.encode("latin1")
 
 
 _MAKERS: Final[dict[str, Callable[..., Any]]] = {
@@ -80,7 +89,6 @@ _MAKERS: Final[dict[str, Callable[..., Any]]] = {
     "numpy._core.multiarray._reconstruct": _Array,
     "numpy.core.numeric._frombuffer": _from_buffer,
     "numpy._core.numeric._frombuffer": _from_buffer,
-    "_codecs.encode": _encode,  # how Python 3 writes bytes for Python 2
 }
 
 
@@ -99,7 +107,7 @@ class _Leaves:
     def of(self, node: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Array]]:
         """Yield the arrays below a node with their names."""
         self.visits += 1
-        if depth > _MAX_DEPTH or self.visits > MAX_TENSORS:
+        if depth > _MAX_DEPTH or self.visits > MAX_TENSORS or len(name) > MAX_NAME:
             raise self.refuse("nests without end")
         if isinstance(node, dict):
             for key, value in node.items():
@@ -125,7 +133,8 @@ def read(path: Path) -> Container:
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            root = load(path, data, _MAKERS)
+            encode = _Encode(len(data))  # how Python 3 writes bytes for Python 2
+            root = load(path, data, {**_MAKERS, "_codecs.encode": encode})
     except ValueError as error:  # mmap's, of an empty file
         raise (
             error if isinstance(error, FormatError) else FormatError(f"{path}: is empty")

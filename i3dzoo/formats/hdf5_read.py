@@ -15,7 +15,7 @@ import numpy as np
 
 from i3dzoo.arrays import Array
 from i3dzoo.errors import FormatError, UnsafeFileError
-from i3dzoo.formats.container import MAX_TENSORS
+from i3dzoo.formats.container import MAX_NAME, MAX_TENSORS
 
 __all__ = ["SIGNATURE", "Group", "read"]
 
@@ -51,6 +51,7 @@ class _Reader:
         self.data: Array = np.memmap(path, "u1", "r") if data is None else data
         self.raw = self.data.data
         self.objects = 0
+        self.characters = 0
         self.open: list[int] = []
         self.heaps: dict[int, dict[int, tuple[int, int]]] = {}
 
@@ -76,8 +77,17 @@ class _Reader:
     def unsupported(self, what: str) -> FormatError:
         return FormatError(f"{self.path}: {what}; {_REWRITE}")
 
-    def count(self) -> None:
-        self.objects += 1
+    def text(self, at: int, size: int) -> str:
+        """Read a text that a zero may end; all together are no longer than the file."""
+        self.characters += size
+        if self.characters > self.data.size:
+            raise UnsafeFileError(
+                f"{self.path}: its attributes hold more text than its {self.data.size} bytes"
+            )
+        return self.slice(at, size).partition(b"\0")[0].decode("utf-8")
+
+    def count(self, objects: int = 1) -> None:
+        self.objects += objects
         if self.objects > _MAX_OBJECTS:
             raise FormatError(
                 f"{self.path}: holds more than {_MAX_OBJECTS} objects, as no I3D does"
@@ -148,9 +158,9 @@ class _Reader:
         found: dict[str, Group | Array] = {}
         nodes = [tree]
         for node in nodes:
-            self.count()
             self.tagged(node, b"TREE")
             level, used = self.number(node + 5, 1), self.number(node + 6, 2)
+            self.count(used)
             below = [self.number(node + 32 + 16 * number, 8) for number in range(used)]
             if level:
                 nodes.extend(below)
@@ -163,8 +173,10 @@ class _Reader:
                     key = text[start : text.find(b"\0", start)].decode("utf-8")
                     if self.number(entry + 16, 4) == _SOFT_LINK:
                         raise self.refuse(f"{name}/{key} is a symbolic link")
-                    if key in found or not key:
-                        raise FormatError(f"{self.path}: {name} holds {key!r} twice")
+                    if key in found or not 0 < len(key) <= MAX_NAME:
+                        raise FormatError(
+                            f"{self.path}: {name} holds {key[:MAX_NAME]!r} twice, or it is too long"
+                        )
                     found[key] = self.object(self.number(entry + 8, 8), f"{name}/{key}")
         return found
 
@@ -221,7 +233,7 @@ class _Reader:
             raise self.unsupported(f"has an attribute of version {version}")
         start = at + (9 if version == 3 else 8)
         padded = [(size + 7) // 8 * 8 if version == 1 else size for size in sizes]
-        name = self.slice(start, sizes[0]).partition(b"\0")[0].decode("utf-8")
+        name = self.text(start, sizes[0])
         kind = start + padded[0]
         space = kind + padded[1]
         data = space + padded[2]
@@ -234,8 +246,7 @@ class _Reader:
     def texts(self, kind: int, data: int, count: int, size: int) -> list[str]:
         form = self.number(kind, 1) & 15
         if form == 3:  # text of fixed length
-            raw = [self.slice(data + size * number, size) for number in range(count)]
-            return [each.partition(b"\0")[0].decode("utf-8") for each in raw]
+            return [self.text(data + size * number, size) for number in range(count)]
         if (
             form == 9 and self.number(kind + 1, 1) & 15 == 1 and size == 16
         ):  # text of variable length
@@ -251,7 +262,7 @@ class _Reader:
         if index not in self.heaps[heap]:
             raise FormatError(f"{self.path}: a text is missing from its heap; the file is corrupt")
         start, size = self.heaps[heap][index]
-        return self.slice(start, min(length, size)).decode("utf-8")
+        return self.text(start, min(length, size))
 
     def heap(self, address: int) -> dict[int, tuple[int, int]]:
         """Return where each object of a heap of texts lies, and its size."""

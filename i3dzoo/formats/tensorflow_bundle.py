@@ -21,7 +21,7 @@ from i3dzoo.checksums import crc32c, mask
 from i3dzoo.errors import ChecksumError, FormatError, MissingFileError
 from i3dzoo.formats import object_graph
 from i3dzoo.formats._protobuf import TruncatedError, fields, varint
-from i3dzoo.formats.container import MAX_TENSORS, Container
+from i3dzoo.formats.container import MAX_NAME, MAX_TENSORS, Container, is_shape
 
 __all__ = ["BundleEntry", "index_path", "read", "read_index"]
 
@@ -116,10 +116,8 @@ def read_index(path: Path) -> tuple[int, dict[str, BundleEntry]]:
             f"{path}: is missing; a TensorFlow checkpoint is this file and its .data files"
         ) from error
     try:
-        pairs = dict(_table(path, content))
+        pairs = dict(_limited(path, _table(path, content)))
         shards = _header(path, pairs.pop(b"", None))
-        if len(pairs) > MAX_TENSORS:
-            raise FormatError(f"{path}: lists {len(pairs)} tensors; expected at most {MAX_TENSORS}")
         entries = {
             key.decode("utf-8"): _entry(path, key.decode("utf-8"), value, shards)
             for key, value in pairs.items()
@@ -144,10 +142,17 @@ def _table(path: Path, content: bytes) -> Iterator[tuple[bytes, bytes]]:
     # nothing follows the handles, and the block of meta data is empty; damage there is damage too
     if any(footer[at:-8]) or any(_block(path, content, meta_offset, meta_size)):
         raise FormatError(f"{path}: is corrupt: its footer is not as TensorFlow writes it")
-    for _, handle in _block(path, content, offset, size):
+    for _, handle in _limited(path, _block(path, content, offset, size)):
         offset, at = varint(handle, 0)
         size, at = varint(handle, at)
         yield from _block(path, content, offset, size)
+
+
+def _limited(path: Path, pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    for number, pair in enumerate(pairs):
+        if number > MAX_TENSORS:
+            raise FormatError(f"{path}: lists more than {MAX_TENSORS} tensors, as no I3D does")
+        yield pair
 
 
 def _block(path: Path, content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
@@ -174,7 +179,7 @@ def _block(path: Path, content: bytes, offset: int, size: int) -> Iterator[tuple
         shared, at = varint(body, at)
         unshared, at = varint(body, at)
         length, at = varint(body, at)
-        if shared > len(key) or at + unshared + length > limit:
+        if shared > len(key) or shared + unshared > MAX_NAME or at + unshared + length > limit:
             raise TruncatedError
         key = key[:shared] + body[at : at + unshared]
         at += unshared
@@ -209,6 +214,8 @@ def _entry(path: Path, name: str, message: bytes, shards: int) -> BundleEntry:
             for dim in dims:
                 size = dict(fields(dim)).get(1, 0)
                 shape.append(size if isinstance(size, int) else -1)
+    if not is_shape(shape):
+        raise FormatError(f"{path}: {name} has an impossible shape")
     entry = BundleEntry(
         dtype=numbers.get(1, 0),
         shape=tuple(shape),

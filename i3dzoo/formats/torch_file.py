@@ -7,6 +7,7 @@ torch/serialization.py, torch/_utils.py, torch/csrc/jit/serialization/pickler.cp
 """
 
 import io
+import itertools
 import mmap
 import warnings
 import zipfile
@@ -22,7 +23,7 @@ from i3dzoo.arrays import Array, bfloat16
 from i3dzoo.errors import ChecksumError, FormatError, UnsafeFileError
 from i3dzoo.formats import keras_hdf5
 from i3dzoo.formats._pickle_machine import Global, Opaque, load
-from i3dzoo.formats.container import MAX_TENSORS, Container
+from i3dzoo.formats.container import MAX_NAME, MAX_TENSORS, Container, is_shape
 
 __all__ = ["STORAGES", "read"]
 
@@ -41,6 +42,7 @@ STORAGES: Final = {
 _STATE_DICTS: Final = ("state_dict", "model_state_dict", "model", "net")
 _KERAS: Final = "model.weights.h5"  # in the .keras files of Keras 3
 _MAX_DEPTH: Final = 20
+_MAX_ATTRIBUTES: Final = 10 * MAX_TENSORS  # of modules; most are no tensors
 _MAGIC: Final = 0x1950A86A20F9469CFC6C
 _ZIP_HEADER: Final = 30
 
@@ -208,8 +210,9 @@ def _read_legacy(path: Path, data: mmap.mmap) -> Container:
     storages, at = {}, data.tell()
     for key in keys:
         count = int.from_bytes(content[at : at + 8].tobytes(), "little")
-        if key not in found:
-            raise FormatError(f"{path}: storage {key!r} is of a type that i3dzoo does not read")
+        if not isinstance(key, str) or key not in found:  # hashing other things may never end
+            what = repr(key) if isinstance(key, str) else f"that a {type(key).__name__} names"
+            raise FormatError(f"{path}: the storage {what} is of a type that i3dzoo does not read")
         size = count * found[key].itemsize
         storages[key] = content[at + 8 : at + 8 + size]
         if storages[key].size != size:
@@ -230,8 +233,8 @@ def _container(
     for name, value in _tensors(path, root):
         if len(tensors) >= MAX_TENSORS:
             raise FormatError(f"{path}: holds more than {MAX_TENSORS} tensors, which is no I3D")
-        if name in tensors:
-            raise FormatError(f"{path}: {name} stands twice")
+        if name in tensors or len(name) > MAX_NAME:
+            raise FormatError(f"{path}: {name[:MAX_NAME]} stands twice, or is too long a name")
         tensors[name] = _array(path, name, value, storages)
     if not tensors:
         raise FormatError(f"{path}: holds no tensors; expected a state dict")
@@ -248,7 +251,7 @@ def _tensors(path: Path, root: Any) -> Iterator[tuple[str, Any]]:
         if len(inner) == 1 and not any(isinstance(value, _Tensor) for value in root.values()):
             root = inner[0]
     if isinstance(root, Opaque) and isinstance(root.state, Mapping):
-        yield from _module_tensors(path, root, "", 0)
+        yield from _module_tensors(path, root, "", itertools.count())
         return
     if isinstance(root, Opaque):
         raise _unsafe(path, root.name)
@@ -280,34 +283,36 @@ def _unsafe(path: Path, what: str) -> UnsafeFileError:
     )
 
 
-def _module_tensors(path: Path, module: Opaque, prefix: str, depth: int) -> Iterator[Any]:
+def _module_tensors(
+    path: Path, module: Opaque, prefix: str, visits: Iterator[int], depth: int = 0
+) -> Iterator[tuple[str, _Tensor]]:
     """Yield the tensors below a module; those of a TorchScript module are its attributes."""
-    if depth > _MAX_DEPTH:
-        raise _unsafe(path, "modules within one another without end")
     attributes = module.state
     if "_modules" in attributes:
         parts = [attributes.get(key) for key in ("_parameters", "_buffers", "_modules")]
         attributes = {k: v for part in parts if isinstance(part, Mapping) for k, v in part.items()}
     for name, value in attributes.items():
+        if depth > _MAX_DEPTH or next(visits) > _MAX_ATTRIBUTES or len(prefix) > MAX_NAME:
+            raise _unsafe(path, "modules within one another without end")
         if isinstance(value, _Tensor):
             yield f"{prefix}{name}", value
         elif isinstance(value, Opaque) and isinstance(value.state, Mapping):
-            yield from _module_tensors(path, value, f"{prefix}{name}.", depth + 1)
+            yield from _module_tensors(path, value, f"{prefix}{name}.", visits, depth + 1)
 
 
 def _array(path: Path, name: str, tensor: _Tensor, storages: Mapping[str, Array]) -> Array:
     storage = tensor.storage
     if not isinstance(storage, _Storage):
-        raise FormatError(f"{path}: {name} is no plain dense tensor ({storage})")
+        kind = storage.name if isinstance(storage, Opaque) else type(storage).__name__
+        raise FormatError(f"{path}: {name} is no plain dense tensor ({kind})")
     raw = storages.get(storage.key)
     if raw is None:
         raise FormatError(f"{path}: {name} lies in storage {storage.key}, which is missing")
     size = storage.dtype.itemsize
-    numbers = (*tensor.shape, *tensor.strides, tensor.offset)
-    if not all(type(number) is int and 0 <= number < 1 << 48 for number in numbers):
-        raise FormatError(f"{path}: {name} has an impossible shape {tensor.shape}")
+    if not all(map(is_shape, (tensor.shape, tensor.strides, [tensor.offset]))):
+        raise FormatError(f"{path}: {name} has an impossible shape, stride or offset")
     try:
-        return np.ndarray(
+        array: Array = np.ndarray(
             tensor.shape,
             storage.dtype,
             buffer=raw,
@@ -318,3 +323,9 @@ def _array(path: Path, name: str, tensor: _Tensor, storages: Mapping[str, Array]
         raise FormatError(
             f"{path}: {name} of shape {tensor.shape} runs past its storage of {raw.size} bytes"
         ) from error
+    if array.nbytes > raw.size:
+        raise FormatError(
+            f"{path}: {name} of shape {tensor.shape} repeats a storage of {raw.size} bytes to "
+            f"{array.nbytes}; save expanded tensors as contiguous ones"
+        )
+    return array
