@@ -10,11 +10,16 @@ from typing import BinaryIO
 
 from i3dzoo.errors import OutputError
 
-__all__ = ["atomic_write", "check_output", "make_folder", "output_error"]
+__all__ = ["atomic_write", "check_output", "is_special", "make_folder", "output_error"]
+
+
+def is_special(path: Path) -> bool:
+    """Whether this is a pipe, a device or a socket, which nothing can map or put back."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Refuse an output that exists, unless forced, and one that is a folder or a link, always.
+    """Refuse an output that exists, unless forced, and one that is no regular file, always.
 
     So is one in a folder that does not exist, before work is done that would be lost.
 
@@ -25,6 +30,8 @@ def check_output(path: Path, force: bool) -> None:
         raise OutputError(f"{path}: is a symbolic link; i3dzoo writes no file through a link")
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
+    if is_special(path):
+        raise OutputError(f"{path}: is a pipe or a device; name a file")
     if path.exists() and not force:
         raise OutputError(f"{path}: exists already; pass --force to replace it")
     if not path.parent.is_dir():

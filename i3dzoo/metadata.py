@@ -154,7 +154,7 @@ class Metadata:
             if fields["labels"] is not None:
                 fields["labels"] = tuple(fields["labels"])
             return cls(**fields)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             if isinstance(error, MetadataError):
                 raise
             raise MetadataError(f"the metadata is malformed: {error}") from error

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from i3dzoo._files import is_special
 from i3dzoo._resources import data
 from i3dzoo.architecture import BLOCKS, UNITS, canonical_shapes
 from i3dzoo.errors import ConverterError, UnknownNameError
@@ -162,6 +163,8 @@ def load_table(path: Path) -> Table:
     Raises:
         ConverterError: It cannot be read or breaks the law of tables.
     """
+    if is_special(path):
+        raise ConverterError(f"{path}: is no regular file; save it to one first")
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -11,7 +12,7 @@ import safetensors.torch
 import torch
 
 from i3dzoo import formats
-from i3dzoo.errors import ChecksumError, FormatError, OutputError
+from i3dzoo.errors import ChecksumError, FormatError, MetadataError, OutputError
 from i3dzoo.formats import safetensors_file
 
 ARRAYS = {
@@ -99,6 +100,14 @@ def _raw(path: Path, header: Any, data: bytes = b"") -> Path:
         ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, "begins at byte 4"),
         ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, "no proper shape"),
         ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, "no proper data_offsets"),
+        ({"a": {"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]}}, "no proper shape"),
+        ({"a": {"dtype": "F32", "shape": [0, 1 << 70], "data_offsets": [0, 4]}}, "no proper shape"),
+        (
+            {"a": {"dtype": "F32", "shape": [10**4000] * 2, "data_offsets": [0, 4]}},
+            "no proper shape",
+        ),
+        ({"a": {"dtype": [], "shape": [1], "data_offsets": [0, 4]}}, r"dtype \[\]"),
+        ({"a": {"dtype": "F32", "shape": [0, 2**47, 2**47], "data_offsets": [0, 0]}}, "corrupt"),
         ({"a": {"dtype": "X9", "shape": [1], "data_offsets": [0, 4]}}, "dtype 'X9'"),
         ({"a": 3}, "no proper data_offsets"),
         ({"__metadata__": {"k": 1}}, "no text"),
@@ -111,6 +120,17 @@ def test_hostile_headers(tmp_path: Path, header: Any, message: str) -> None:
     """Lying headers are refused before anything is allocated."""
     with pytest.raises(FormatError, match=message):
         formats.read(_raw(tmp_path / "x.safetensors", header, b"\0" * 4))
+
+
+@pytest.mark.parametrize("checksums", ["5", '["abc"]', '{"a": [1]}', "[" * 100_000, ""])
+def test_malformed_checksums(tmp_path: Path, checksums: str) -> None:
+    """Checksums that are no object of texts are refused."""
+    metadata = {"header_crc32c": "00000000", "crc32c": checksums}
+    text = json.dumps({"__metadata__": metadata}, separators=(",", ":")).encode()
+    crc = f'"header_crc32c":"{google_crc32c.value(text):08x}"'.encode()
+    path = _raw(tmp_path / "x.safetensors", text.replace(b'"header_crc32c":"00000000"', crc))
+    with pytest.raises(MetadataError, match="checksums in the metadata are malformed"):
+        formats.read(path)
 
 
 def test_swapped_checksums(file: Path) -> None:

@@ -147,6 +147,9 @@ def _block(*pairs: tuple[bytes, bytes]) -> bytes:
     return body + bytes(4) + (1).to_bytes(4, "little")
 
 
+LONG_AXIS = b"\x12\x0d\x12\x0b\x08" + b"\x80" * 9 + b"\x01"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -155,6 +158,7 @@ def _block(*pairs: tuple[bytes, bytes]) -> bytes:
         (_table(_block((b"a", b"\x08\x01"))), "no bundle header"),
         (_table(_block((b"", b"\x08\x01"), (b"a", b"\x08\x01\x18\x05"))), "data file 5 of 1"),
         (_table(_block((b"", b"\x08\x01"), (b"a", b"\x3a\x00"))), "partitioned"),
+        (_table(_block((b"", b"\x08\x01"), (b"a", LONG_AXIS))), "a has an impossible shape"),
         (_table(_block((b"", b"\x08\xff\xff\xff\xff\x0f"))), "claims 4294967295 data files"),
     ],
 )

@@ -1,6 +1,7 @@
 """Files that reach outside themselves or lie about their size, and outputs that cannot be."""
 
 import contextlib
+import os
 import resource
 import shutil
 import subprocess
@@ -14,9 +15,10 @@ import pytest
 import torch
 
 from i3dzoo import formats, tables
+from i3dzoo._files import check_output
 from i3dzoo.checkpoint import Checkpoint, write_checkpoint
-from i3dzoo.errors import FormatError, OutputError, UnsafeFileError
-from i3dzoo.formats import keras_hdf5
+from i3dzoo.errors import ConverterError, FormatError, OutputError, UnsafeFileError
+from i3dzoo.formats import keras_hdf5, tensorflow_write
 from i3dzoo.formats._protobuf import encode_bytes, encode_varint
 
 from .unprivileged import unprivileged
@@ -135,6 +137,38 @@ def test_onnx_that_reaches_outside_or_lies(tmp_path: Path) -> None:
     path.write_bytes(b"\x08\x08" + encode_bytes(7, encode_bytes(5, huge)))
     with pytest.raises(FormatError, match=r"a of shape \(4398046511104,\) has 0 bytes; expected"):
         formats.read(path)
+
+
+@pytest.mark.parametrize("part", [b"\x40\x05", encode_bytes(8, b"a") + b"\x70\x01"])
+def test_onnx_of_wrong_types(tmp_path: Path, part: bytes) -> None:
+    """A name that is a number, and a file's name that no system takes, are refused."""
+    place = encode_bytes(1, b"location") + encode_bytes(2, b"a" * 300)
+    tensor = b"\x08\x01\x10\x01" + part + encode_bytes(13, place)
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"\x08\x08" + encode_bytes(7, encode_bytes(5, tensor)))
+    with pytest.raises(FormatError, match=r"is truncated or corrupt|cannot be read"):
+        formats.read(path)
+
+
+def test_a_folder_in_place_of_data(tmp_path: Path) -> None:
+    """A folder under the name of a checkpoint's data is refused."""
+    tensorflow_write.write(tmp_path / "m", {"a": np.zeros(3, "f4")}, {})
+    (tmp_path / "m.data-00000-of-00001").unlink()
+    (tmp_path / "m.data-00000-of-00001").mkdir()
+    with pytest.raises(FormatError, match="m: cannot be read"):
+        formats.read(tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.index", "x.toml"])
+def test_pipes(tmp_path: Path, name: str) -> None:
+    """A pipe is neither waited for nor replaced by a file, whatever is forced."""
+    path = tmp_path / name
+    os.mkfifo(path)
+    with pytest.raises((FormatError, ConverterError), match="no regular file; save it to one"):
+        tables.load_table(path) if name == "x.toml" else formats.read(path)
+    with pytest.raises(OutputError, match="is a pipe or a device; name a file"):
+        check_output(path, force=True)
+    assert path.is_fifo()
 
 
 def test_legacy_storage_of_terabytes(tmp_path: Path) -> None:

@@ -7,8 +7,15 @@ import importlib
 from pathlib import Path
 from typing import Any, Final
 
+from i3dzoo._files import is_special
 from i3dzoo.arrays import Array, Tensors
-from i3dzoo.errors import FormatError, MissingFileError, OutputError, UnsafeFileError
+from i3dzoo.errors import (
+    FormatError,
+    I3DZooError,
+    MissingFileError,
+    OutputError,
+    UnsafeFileError,
+)
 from i3dzoo.formats.container import Container
 from i3dzoo.formats.tensorflow_bundle import index_path
 
@@ -59,16 +66,14 @@ def read(path: Path) -> Container:
 
     Raises:
         MissingFileError: There is no such file.
-        FormatError: Its format is unknown, or it breaks its format.
+        FormatError: Its format is unknown, it breaks its format, or it is no regular file.
     """
-    bundle = index_path(path)
-    if bundle is None and not path.exists():
-        raise MissingFileError(f"{path}: there is no such file")
     try:
+        bundle = index_path(path)
+        if bundle is None and not path.exists():
+            raise MissingFileError(f"{path}: there is no such file")
         name = "tensorflow" if bundle else _sniff(path)
         container: Container = _module(_READERS[name]).read(bundle or path)
-    except PermissionError as error:
-        raise FormatError(f"{path}: no permission to read it") from error
     except FormatError as error:
         if path.suffix in _ENCRYPTED and not isinstance(error, UnsafeFileError):
             raise FormatError(
@@ -77,6 +82,14 @@ def read(path: Path) -> Container:
                 "that"
             ) from error
         raise
+    except I3DZooError:
+        raise
+    except PermissionError as error:
+        raise FormatError(f"{path}: no permission to read it") from error
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error}") from error
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise FormatError(f"{path}: is truncated or corrupt: {error}; fetch it again") from error
     return container
 
 
@@ -110,6 +123,8 @@ def _module(name: str) -> Any:
 def _sniff(path: Path) -> str:
     if path.is_dir():
         raise FormatError(f"{path}: is a folder without a TensorFlow checkpoint (no .index file)")
+    if is_special(path):
+        raise FormatError(f"{path}: is no regular file; save it to one first")
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"PK\x03\x04") or _TORCH_LEGACY in head[:16]:

@@ -8,6 +8,7 @@ they are checked. Source of the format: the safetensors README.
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from i3dzoo._files import atomic_write
 from i3dzoo.arrays import Array, Tensors, bfloat16, flat_bytes
 from i3dzoo.checksums import crc32c
 from i3dzoo.errors import ChecksumError, FormatError, MetadataError
-from i3dzoo.formats.container import MAX_TENSORS, Container
+from i3dzoo.formats.container import MAX_TENSORS, Container, is_shape
 
 __all__ = ["read", "write"]
 
@@ -95,7 +96,7 @@ def _header(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def _text(path: Path, metadata: Any) -> dict[str, str]:
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+    if not isinstance(metadata, dict) or not all(map(_is_text, metadata.values())):
         raise FormatError(f"{path}: the safetensors metadata holds something that is no text")
     return metadata
 
@@ -114,9 +115,17 @@ def _checksums(path: Path, raw: bytes, metadata: dict[str, str]) -> dict[str, st
         )
     try:
         checksums = json.loads(tensors or "")
-    except ValueError as error:
-        raise MetadataError(f"{path}: the checksums in the metadata are malformed") from error
-    return dict(checksums)
+        if not isinstance(checksums, dict) or not all(map(_is_text, checksums.values())):
+            raise ValueError("they are no object of texts")
+    except (ValueError, RecursionError) as error:
+        raise MetadataError(
+            f"{path}: the checksums in the metadata are malformed: {error}; make or fetch it again"
+        ) from error
+    return checksums
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _offsets(path: Path, name: str, entry: Any) -> tuple[int, int]:
@@ -127,18 +136,21 @@ def _offsets(path: Path, name: str, entry: Any) -> tuple[int, int]:
         or not all(type(n) is int for n in offsets)
         or not 0 <= offsets[0] <= offsets[1]
     ):
-        raise FormatError(f"{path}: {name} has no proper data_offsets: {offsets!r}")
+        raise FormatError(f"{path}: {name} has no proper data_offsets: {reprlib.repr(offsets)}")
     return offsets[0], offsets[1]
 
 
 def _tensor(path: Path, name: str, entry: dict[str, Any], data: Array) -> Array:
     begin, end = _offsets(path, name, entry)
-    shape, code = entry.get("shape"), entry.get("dtype")
+    shape: Any = entry.get("shape")
+    code = entry.get("dtype")
     dtype = _dtype(code)
     if dtype is None:
-        raise FormatError(f"{path}: {name} has dtype {code!r}, which i3dzoo does not read")
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise FormatError(f"{path}: {name} has no proper shape: {shape!r}")
+        raise FormatError(
+            f"{path}: {name} has dtype {reprlib.repr(code)}, which i3dzoo does not read"
+        )
+    if not is_shape(shape):
+        raise FormatError(f"{path}: {name} has no proper shape: {reprlib.repr(shape)}")
     if math.prod(shape) * dtype.itemsize != end - begin:
         raise FormatError(
             f"{path}: {name} of shape {shape} and dtype {code} takes "
@@ -155,7 +167,7 @@ def _tensor(path: Path, name: str, entry: dict[str, Any], data: Array) -> Array:
 def _dtype(code: Any) -> np.dtype[Any] | None:
     if code == "BF16":
         return bfloat16()
-    return np.dtype(_DTYPES[code]) if code in _DTYPES else None
+    return np.dtype(_DTYPES[code]) if isinstance(code, str) and code in _DTYPES else None
 
 
 def _code(array: Array) -> str:
