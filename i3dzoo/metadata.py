@@ -2,16 +2,56 @@
 
 import dataclasses
 import json
+import reprlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from i3dzoo.errors import MetadataError
 
 __all__ = ["FORMAT_VERSION", "Input", "Metadata", "Source", "Stream", "default_input"]
 
 FORMAT_VERSION = 1
+ARCHITECTURE: Final = "inception_i3d"
 
 Stream = Literal["rgb", "flow"]
+
+_CHANNELS: Final = {"rgb": "rgb", "flow": "xy"}
+_LARGEST: Final = 1 << 31
+_Test = Callable[[Any], bool]
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _number(value: Any) -> bool:
+    # NaN and infinity are not below any number
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) < _LARGEST
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and value > 0
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and _positive(value)
+
+
+def _each(test: _Test) -> _Test:
+    return lambda value: isinstance(value, tuple | list) and all(map(test, value))
+
+
+def _none_or(test: _Test) -> _Test:
+    return lambda value: value is None or test(value)
+
+
+def _check(owner: Any, prefix: str, fields: "Mapping[str, tuple[_Test, str]]") -> None:
+    for key, (test, expected) in fields.items():
+        value = getattr(owner, key)
+        if not test(value):
+            found = reprlib.repr(value)
+            raise MetadataError(f"{prefix}{key} is {found}; expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -42,20 +82,13 @@ class Input:
     flow_bound: float | None = None
 
     def __post_init__(self) -> None:
-        channels = {"rgb": 3, "xy": 2}.get(self.channels)
-        if channels is None:
-            raise MetadataError(f"input.channels is {self.channels!r}; expected 'rgb' or 'xy'")
+        _check(self, "input.", _INPUT)
+        channels = {"rgb": 3, "xy": 2}[self.channels]
         for key, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != channels:
                 raise MetadataError(
                     f"input.{key} has {len(values)} values; expected {channels} for {self.channels}"
                 )
-        if min(self.std) <= 0:
-            raise MetadataError(f"input.std is {self.std}; expected positive numbers")
-        for key in ("resize", "crop", "frames", "fps", "flow_bound"):
-            value = getattr(self, key)
-            if value is not None and value <= 0:
-                raise MetadataError(f"input.{key} is {value}; expected a positive number")
 
     def __str__(self) -> str:
         scaled = set(self.mean) == {0.5} and set(self.std) == {0.5}
@@ -67,6 +100,18 @@ class Input:
             f"{self.channels}, {self.frames} frames at {rate}, {size}"
             f"crop {self.crop}, values {values}{bound}"
         )
+
+
+_INPUT: Final = {
+    "channels": (lambda value: value in ("rgb", "xy"), "'rgb' or 'xy'"),
+    "mean": (_each(_number), "numbers"),
+    "std": (_each(_positive), "positive numbers"),
+    "resize": (_none_or(_count), "a positive whole number or nothing"),
+    "crop": (_count, "a positive whole number"),
+    "frames": (_count, "a positive whole number"),
+    "fps": (_none_or(_positive), "a positive number or nothing"),
+    "flow_bound": (_none_or(_positive), "a positive number or nothing"),
+}
 
 
 def default_input(stream: Stream) -> Input:
@@ -87,6 +132,9 @@ class Source:
 
     layout: str
     sha256: str
+
+    def __post_init__(self) -> None:
+        _check(self, "source.", {"layout": (_text, "text"), "sha256": (_text, "text")})
 
 
 @dataclass(frozen=True)
@@ -115,13 +163,17 @@ class Metadata:
     zoo: str | None = None
     history: tuple[str, ...] = ()
     writer: str = ""
-    architecture: str = "inception_i3d"
+    architecture: str = ARCHITECTURE
     base: str | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        if self.stream not in ("rgb", "flow"):
-            raise MetadataError(f"stream is {self.stream!r}; expected 'rgb' or 'flow'")
+        _check(self, "", _METADATA)
+        if self.input.channels != _CHANNELS[self.stream]:
+            raise MetadataError(
+                f"input.channels is {self.input.channels!r}; expected {_CHANNELS[self.stream]!r} "
+                f"for {self.stream}"
+            )
         if self.labels is not None and len(self.labels) != self.num_classes:
             raise MetadataError(
                 f"there are {len(self.labels)} labels for {self.num_classes} classes"
@@ -147,17 +199,31 @@ class Metadata:
                     f"the metadata is of version {version}, this i3dzoo reads {FORMAT_VERSION}; "
                     "upgrade i3dzoo"
                 )
-            fields = dict(document)
+            fields = _tuples(document)
             fields["input"] = Input(**_tuples(fields["input"]))
             fields["source"] = Source(**fields["source"])
-            fields["history"] = tuple(fields["history"])
-            if fields["labels"] is not None:
-                fields["labels"] = tuple(fields["labels"])
             return cls(**fields)
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             if isinstance(error, MetadataError):
                 raise
             raise MetadataError(f"the metadata is malformed: {error}") from error
+
+
+_METADATA: Final = {
+    "stream": (lambda value: value in ("rgb", "flow"), "'rgb' or 'flow'"),
+    "num_classes": (
+        lambda value: _count(value) or (type(value) is int and not value),
+        "a whole number",
+    ),
+    "labels": (_none_or(_each(_text)), "texts or nothing"),
+    "input": (lambda value: isinstance(value, Input), "an Input"),
+    "source": (lambda value: isinstance(value, Source), "a Source"),
+    "zoo": (_none_or(_text), "text or nothing"),
+    "history": (_each(_text), "texts"),
+    "writer": (_text, "text"),
+    "architecture": (lambda value: value == ARCHITECTURE, repr(ARCHITECTURE)),
+    "base": (_none_or(_text), "text or nothing"),
+}
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

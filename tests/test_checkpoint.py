@@ -1,7 +1,9 @@
 """Checkpoints: what is read off a file, what a file says of itself, and what is refused."""
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,6 +126,7 @@ def test_description_must_fit_the_tensors(random_checkpoint: Checkpoint, tmp_pat
         ("{", "malformed"),
         ('{"format_version": 99}', "version 99, this i3dzoo reads 1; upgrade"),
         ('{"format_version": 1}', "malformed"),
+        ('{"format_version": 1, "labels": ' + "[" * 100_000, "malformed"),
     ],
 )
 def test_malformed_descriptions(
@@ -143,12 +146,38 @@ def test_malformed_descriptions(
         ({"mean": (0.5,)}, "mean has 1 values; expected 3"),
         ({"std": (0.5, 0.5, 0.0)}, "expected positive"),
         ({"crop": 0}, "crop is 0"),
+        ({"crop": 224.5}, "crop is 224.5; expected a positive whole number"),
+        ({"frames": True}, "frames is True; expected a positive whole number"),
+        ({"fps": float("inf")}, "fps is inf; expected a positive number or nothing"),
+        ({"mean": (0.5, float("nan"), 0.5)}, "mean is .*nan.*; expected numbers"),
     ],
 )
-def test_impossible_input(changes: dict[str, object], message: str) -> None:
+def test_impossible_input(changes: dict[str, Any], message: str) -> None:
     """An input that cannot be is refused when it is made."""
     with pytest.raises(MetadataError, match=message):
         dataclasses.replace(Input(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": [1, 2]}, r"labels is \(1, 2\); expected texts or nothing"),
+        ({"history": "abc"}, "history is 'abc'; expected texts"),
+        ({"history": [1, 2]}, r"history is \(1, 2\); expected texts"),
+        ({"zoo": ["x"]}, r"zoo is \('x',\); expected text or nothing"),
+        ({"num_classes": 2.0}, "num_classes is 2.0; expected a whole number"),
+        ({"architecture": "resnet"}, "architecture is 'resnet'; expected 'inception_i3d'"),
+        ({"source": {"layout": 1, "sha256": ""}}, "source.layout is 1; expected text"),
+        ({"stream": "flow"}, "input.channels is 'rgb'; expected 'xy' for flow"),
+        ({"stream": []}, r"stream is \(\); expected 'rgb' or 'flow'"),
+    ],
+)
+def test_mistyped_descriptions(changes: dict[str, Any], message: str) -> None:
+    """Each value of a description is of the type that it should be."""
+    metadata = Metadata("rgb", 2, ("a", "b"), default_input("rgb"), Source("canonical", ""))
+    text = json.dumps(json.loads(metadata.to_json()) | changes)
+    with pytest.raises(MetadataError, match=message):
+        Metadata.from_json(text)
 
 
 def test_labels_must_be_as_many_as_classes() -> None:
