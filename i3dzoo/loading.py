@@ -11,28 +11,39 @@ from i3dzoo.errors import MetadataError, UnknownNameError
 if TYPE_CHECKING:
     from i3dzoo.model import InceptionI3d
 
-__all__ = ["build", "find", "load", "to_checkpoint"]
+__all__ = ["build", "find", "is_local", "load", "to_checkpoint"]
+
+
+def is_local(model: str | Path) -> bool:
+    """Whether a model argument is a file, a folder or the prefix of a TensorFlow checkpoint."""
+    path = Path(model)
+    try:
+        return path.exists() or path.with_name(f"{path.name}.index").exists()
+    except OSError:  # the system has no names as long as this, or no permission to look
+        return False
 
 
 def find(model: str | Path, offline: bool = False, verify: bool = False) -> Path:
     """Return the file that a model argument means, pulling what is not cached.
 
     Args:
-        model: A zoo name, a file, or a repository on the Hub (see `i3dzoo.hub.parse`).
+        model: A zoo name, a file, a folder that `save_pretrained` wrote, or a repository on the
+            Hub (see `i3dzoo.hub.parse`).
         offline: Do not touch the network.
         verify: Hash a repository's files even if they were verified before.
 
     Raises:
         UnknownNameError: It is none of them.
         FetchError: It could not be fetched.
-        ChecksumError: A file of the repository is not what the Hub lists.
+        ChecksumError: A file of the repository is not what the Hub lists, or one of the folder is
+            not what its SHA256SUMS lists.
     """
     name = str(model)
     if name in zoo.names():
         return zoo.pull(name, offline=offline)
     path = Path(model)
-    if path.exists() or path.with_name(f"{path.name}.index").exists():
-        return path
+    if is_local(path):
+        return hub.verified(path) if (path / hub.WEIGHTS).is_file() else path
     if hub.is_address(name) and not (path.parent.is_dir() and len(path.parts) > 1):
         return hub.pull(hub.parse(name), offline=offline, verify=verify).weights
     near = difflib.get_close_matches(name.lower(), zoo.names(), n=2)
@@ -46,8 +57,9 @@ def load(model: str | Path, offline: bool = False, verify: bool = False) -> "Inc
     """Return a network in eval mode with its weights, labels and preprocessing.
 
     Args:
-        model: A zoo name such as `rgb_scratch`, a file of any layout, or a repository on the Hub
-            such as `USER/NAME`, `USER/NAME@REVISION` or `hf://USER/NAME/FILE`.
+        model: A zoo name such as `rgb_scratch`, a file of any layout, a folder that
+            `save_pretrained` wrote, or a repository on the Hub such as `USER/NAME`,
+            `USER/NAME@REVISION` or `hf://USER/NAME/FILE`.
         offline: Do not touch the network.
         verify: Hash a repository's files even if they were verified before.
 

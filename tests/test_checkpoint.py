@@ -207,10 +207,11 @@ def test_load_gives_a_ready_network(random_checkpoint: Checkpoint, tmp_path: Pat
     assert str(next(half_model.parameters()).dtype) == "torch.float16"
 
 
-def test_unknown_model() -> None:
+@pytest.mark.parametrize("name", ["nothing", "a" * 300])
+def test_unknown_model(name: str) -> None:
     """A name that is neither file nor model is refused with the zoo's names."""
-    with pytest.raises(UnknownNameError, match="nothing: is neither a file nor a zoo model; the"):
-        load("nothing")
+    with pytest.raises(UnknownNameError, match=f"{name}: is neither a file nor a zoo model; the"):
+        load(name)
 
 
 def test_wrong_layout_is_refused(random_checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ from i3dzoo.errors import (
 )
 from i3dzoo.head import change_head
 from i3dzoo.hub import About, Address, Package, is_address, parse, prepare
-from i3dzoo.hub.package import preprocessor, read_sums
+from i3dzoo.hub.package import preprocessor, read_sums, verified
 from i3dzoo.hub.results import Result, read_results
 from i3dzoo.labels import labels
+from i3dzoo.loading import build, load
 from i3dzoo.manifest import HubFile
 from i3dzoo.manifest import parse as parse_manifest
 from i3dzoo.metadata import default_input
@@ -302,6 +303,28 @@ def test_onnx_of_other_weights(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(error, match=rf"model\.onnx: {message}"):
             prepare(constants(), tmp_path, About(onnx=path))
+
+
+def test_save_twice_and_load(tmp_path: Path) -> None:
+    """A network is saved over what was saved before, beside files of others, and loaded."""
+    model = build(constants())
+    model.save_pretrained(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    model.save_pretrained(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine, later")
+    assert load(tmp_path).labels == model.labels
+    (tmp_path / "labels.txt").write_text("other")
+    with pytest.raises(ChecksumError, match=r"labels\.txt: has sha256 .* it was altered, save or"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../x", "zero"])
+def test_sums_stay_in_their_folder(tmp_path: Path, name: str) -> None:
+    """A digest of a file elsewhere, or of a device, is not computed."""
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with pytest.raises((FormatError, MissingFileError), match=r"is not in the folder|is missing"):
+        verified(tmp_path)
 
 
 def test_malformed_sums(tmp_path: Path) -> None:

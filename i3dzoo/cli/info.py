@@ -26,12 +26,10 @@ def command(model: str, as_json: bool) -> None:
       i3dzoo info rgb_scratch --json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from i3dzoo import hub, zoo
+    from i3dzoo.loading import find, is_local
 
-    path = Path(model)
-    if model not in zoo.names() and (
-        path.exists() or path.with_name(f"{path.name}.index").exists()
-    ):
-        document, lines = _file(path)
+    if model not in zoo.names() and is_local(model):
+        document, lines = _file(find(model))
     elif model not in zoo.names() and hub.is_address(model):
         document, lines = _file(hub.pull(hub.parse(model)).weights)
     else:

@@ -11,10 +11,11 @@ HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, and the proxies of the environm
 from i3dzoo.hub.address import Address, is_address, parse
 from i3dzoo.hub.download import Snapshot, pull
 from i3dzoo.hub.listing import Entry, list_models
-from i3dzoo.hub.package import About, Package, prepare
+from i3dzoo.hub.package import WEIGHTS, About, Package, prepare, verified
 from i3dzoo.hub.upload import Pushed, push
 
 __all__ = [
+    "WEIGHTS",
     "About",
     "Address",
     "Entry",
@@ -27,4 +28,5 @@ __all__ = [
     "prepare",
     "pull",
     "push",
+    "verified",
 ]

@@ -11,11 +11,11 @@ from typing import Any
 from huggingface_hub import ModelHubMixin
 
 from i3dzoo.checkpoint import read_checkpoint
-from i3dzoo.errors import ChecksumError, FetchError, MissingFileError
+from i3dzoo.errors import FetchError
 from i3dzoo.hub.address import MAIN, Address
 from i3dzoo.hub.client import understood
 from i3dzoo.hub.download import pull
-from i3dzoo.hub.package import SUMS, WEIGHTS, About, file_digest, prepare, read_sums
+from i3dzoo.hub.package import About, prepare, verified
 from i3dzoo.hub.upload import push
 from i3dzoo.loading import build, to_checkpoint
 from i3dzoo.model import InceptionI3d
@@ -67,7 +67,7 @@ class HubModel(ModelHubMixin, library_name="i3dzoo", pipeline_tag="video-classif
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write what `i3dzoo push` pushes; the mixin finds its config and card there."""
-        prepare(to_checkpoint(self.network), save_directory)
+        prepare(to_checkpoint(self.network), save_directory, force=True)
 
     @classmethod
     def _from_pretrained(  # type: ignore[override] # options are closed here
@@ -84,7 +84,7 @@ class HubModel(ModelHubMixin, library_name="i3dzoo", pipeline_tag="video-classif
         """Read a folder or a repository, verified."""
         folder = Path(model_id)
         if folder.is_dir():
-            path = _verified(folder)
+            path = verified(folder)
         else:
             path = pull(
                 Address(model_id, revision or MAIN),
@@ -95,17 +95,3 @@ class HubModel(ModelHubMixin, library_name="i3dzoo", pipeline_tag="video-classif
                 cache=Path(cache_dir) if cache_dir else None,
             ).weights
         return cls(build(read_checkpoint(path, "canonical")))
-
-
-def _verified(folder: Path) -> Path:
-    """Compare a folder that was saved with its own SHA256SUMS."""
-    for name, expected in read_sums(folder / SUMS).items() if (folder / SUMS).exists() else ():
-        if not (folder / name).exists():
-            raise MissingFileError(f"{folder / name}: is missing, and {SUMS} lists it; save again")
-        found = file_digest(folder / name, "sha256")
-        if found != f"sha256:{expected}":
-            raise ChecksumError(
-                f"{folder / name}: has {found.replace(':', ' ')}, expected {expected} as {SUMS} "
-                "says; it was altered, save or fetch it again"
-            )
-    return folder / WEIGHTS

@@ -11,7 +11,7 @@ from typing import Any, Final
 from i3dzoo._files import atomic_write
 from i3dzoo.checkpoint import Checkpoint, write_checkpoint
 from i3dzoo.checksums import git_blob, sha256
-from i3dzoo.errors import ChecksumError, FormatError, MetadataError
+from i3dzoo.errors import ChecksumError, FormatError, MetadataError, MissingFileError
 from i3dzoo.fingerprint import match, tensor_crcs, without_checksums
 from i3dzoo.hub.results import Result, read_results
 from i3dzoo.metadata import Input, Metadata
@@ -26,6 +26,7 @@ __all__ = [
     "file_digest",
     "prepare",
     "read_sums",
+    "verified",
 ]
 
 WEIGHTS: Final = "model.safetensors"
@@ -85,15 +86,20 @@ class Package:
 
 
 def prepare(
-    checkpoint: Checkpoint, folder: Path, about: About | None = None, beside: Path | None = None
+    checkpoint: Checkpoint,
+    folder: Path,
+    about: About | None = None,
+    beside: Path | None = None,
+    force: bool = False,
 ) -> Package:
-    """Write all files of a repository into an empty folder.
+    """Write all files of a repository into a folder.
 
     Args:
         checkpoint: The weights; labels are needed.
         folder: It exists.
         about: What the checkpoint does not say.
         beside: The file that the checkpoint came from: pictures that lie beside it come along.
+        force: Replace weights that are there.
 
     Raises:
         MetadataError: Licence or labels are missing, or the results are malformed; or it says
@@ -118,7 +124,7 @@ def prepare(
     pictures = _pictures(beside)
     if about.onnx:
         _check_onnx(about.onnx, checkpoint)
-    write_checkpoint(folder / WEIGHTS, checkpoint)
+    write_checkpoint(folder / WEIGHTS, checkpoint, force=force)
     for name, source in _extras(about, pictures).items():
         shutil.copyfile(source, folder / name)
     texts = {
@@ -133,7 +139,7 @@ def prepare(
     extras = tuple(_extras(about, pictures))
     card = write_card(metadata, about, licence, base, results, extras)
     _write(folder / "README.md", card)
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted([WEIGHTS, *extras, *texts, "README.md"])
     digests = {name: sha256(folder / name) for name in names}
     sums = "".join(f"{digests[name]}  {name}\n" for name in names if name not in _UNSUMMED)
     _write(folder / SUMS, sums)
@@ -210,6 +216,28 @@ def read_sums(path: Path) -> dict[str, str]:
             )
         sums[found.group(2)] = found.group(1)
     return sums
+
+
+def verified(folder: Path) -> Path:
+    """Return the weights of a folder that was saved, compared with its own SHA256SUMS.
+
+    Raises:
+        FormatError: SHA256SUMS is malformed, or names a file that is not in the folder itself.
+        MissingFileError: A file that it lists is missing.
+        ChecksumError: A file has another digest.
+    """
+    for name, expected in read_sums(folder / SUMS).items() if (folder / SUMS).exists() else ():
+        if "/" in name:
+            raise FormatError(f"{folder / SUMS}: lists {name}, which is not in the folder itself")
+        if not (folder / name).is_file():
+            raise MissingFileError(f"{folder / name}: is missing, and {SUMS} lists it; save again")
+        found = file_digest(folder / name, "sha256")
+        if found != f"sha256:{expected}":
+            raise ChecksumError(
+                f"{folder / name}: has {found.replace(':', ' ')}, expected {expected} as {SUMS} "
+                "says; it was altered, save or fetch it again"
+            )
+    return folder / WEIGHTS
 
 
 def _check_claim(checkpoint: Checkpoint, where: Path | None) -> None:
