@@ -108,13 +108,18 @@ def write_checkpoint(
 
     Raises:
         OutputError: The file exists and `force` is not set, or it cannot be written.
-        MappingError: The layout has no place for one of the tensors.
+        MappingError: The tensors are not those of an I3D, or the layout has no place for one.
+        FormatError: A tensor holds NaN, infinity or negative variances.
+        MetadataError: The description contradicts the tensors.
     """
     path = Path(path)
     table = tables.table(layout)
     written = formats.outputs(table.format, path)
     for each in written:
         check_output(each, force)
+    tensors = convert.to_canonical(str(path), checkpoint.tensors, tables.table(CANONICAL)).tensors
+    check_finite(str(path), tensors)
+    _check_description(path, checkpoint.metadata, tensors)
     conversion = convert.from_canonical(str(path), checkpoint.tensors, table)
     metadata = dataclasses.replace(checkpoint.metadata, writer=f"i3dzoo {__version__}")
     # "format" is what the safetensors loaders of transformers and timm look for
@@ -148,13 +153,17 @@ def _described(container: Container, tensors: Tensors) -> Metadata:
         metadata = Metadata.from_json(container.metadata[_DESCRIPTION])
     except MetadataError as error:
         raise MetadataError(f"{container.path}: {error}") from error
+    _check_description(container.path, metadata, tensors)
+    return metadata
+
+
+def _check_description(path: Path, metadata: Metadata, tensors: Tensors) -> None:
     found = (convert.stream(tensors), convert.num_classes(tensors))
     if found != (metadata.stream, metadata.num_classes):
         raise MetadataError(
-            f"{container.path}: the metadata says {metadata.stream} and {metadata.num_classes} "
-            f"classes, the tensors are {found[0]} with {found[1]}; the file was altered"
+            f"{path}: the metadata says {metadata.stream} and {metadata.num_classes} classes, the "
+            f"tensors are {found[0]} with {found[1]}; one of them was altered without the other"
         )
-    return metadata
 
 
 def _recognised(
@@ -170,7 +179,7 @@ def _recognised(
     if damaged and zoo.manifest(found.name).stream == stream and not (container.checked or altered):
         raise ChecksumError(
             f"{container.path}: is {found.name} but for {found.differing[0]}, so it is corrupt: "
-            "fetch it again, or pass --altered if that tensor was changed on purpose"
+            "fetch it again, or i3dzoo convert it with --altered if that was changed on purpose"
         )
     metadata = Metadata(
         stream=stream,

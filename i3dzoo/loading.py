@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from i3dzoo import hub, zoo
+from i3dzoo.arrays import Array, Tensors, bfloat16
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint
 from i3dzoo.errors import MetadataError, UnknownNameError
 
 if TYPE_CHECKING:
+    import torch
+
     from i3dzoo.model import InceptionI3d
 
 __all__ = ["build", "find", "is_local", "load", "to_checkpoint"]
@@ -100,27 +103,47 @@ def to_checkpoint(model: "InceptionI3d") -> Checkpoint:
     """Return a network's weights as a checkpoint, as they are now.
 
     Whether they still are those of a published checkpoint is looked at: training changes them.
+    Where the head was replaced, labels that do not fit it are dropped. Formats other than float16,
+    bfloat16 and float32 become float32.
 
     Raises:
         MetadataError: The model was not loaded from a checkpoint, so its input is unknown.
     """
     import dataclasses
 
-    import torch
-
-    from i3dzoo.fingerprint import match, tensor_crcs
+    from i3dzoo.convert import num_classes
 
     metadata = model.metadata
     if metadata is None:
         raise MetadataError("the model has no metadata; i3dzoo.load gives one that has")
     tensors = {
-        name: tensor.detach().to("cpu", torch.float32).numpy()
+        name: _array(tensor.detach().cpu())
         for name, tensor in model.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    name = metadata.zoo
-    if name and not match(name, zoo.manifest(name).crc32c, tensor_crcs(tensors)).exact:
-        step = f"trained on the trunk of {name}"
-        history = (*metadata.history, step)
+    classes, name = num_classes(tensors), metadata.zoo
+    replaced = classes != metadata.num_classes
+    if replaced:
+        metadata = dataclasses.replace(metadata, num_classes=classes, labels=None)
+    if name and (replaced or not _is_published(name, tensors)):
+        history = (*metadata.history, f"changed since it was loaded as {name}")
         metadata = dataclasses.replace(metadata, zoo=None, base=name, history=history)
     return Checkpoint(tensors, metadata)
+
+
+def _array(tensor: "torch.Tensor") -> Array:
+    import torch
+
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(bfloat16())
+    array: Array = (tensor if tensor.dtype == torch.float16 else tensor.float()).numpy()
+    return array
+
+
+def _is_published(name: str, tensors: Tensors) -> bool:
+    """Whether these are a published checkpoint's tensors, as far as its checksums can tell."""
+    from i3dzoo.fingerprint import match, tensor_crcs, without_checksums
+
+    if without_checksums(name):
+        return all(array.dtype == "f4" for array in tensors.values())
+    return match(name, zoo.manifest(name).crc32c, tensor_crcs(tensors)).exact

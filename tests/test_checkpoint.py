@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import i3dzoo
 from i3dzoo import formats
@@ -21,7 +23,7 @@ from i3dzoo.errors import (
     OutputError,
     UnknownNameError,
 )
-from i3dzoo.loading import build, load
+from i3dzoo.loading import build, load, to_checkpoint
 from i3dzoo.metadata import Input, Metadata, Source, default_input
 from i3dzoo.surgery import change_stream
 
@@ -112,11 +114,62 @@ def test_output_is_guarded(random_checkpoint: Checkpoint, tmp_path: Path) -> Non
 def test_description_must_fit_the_tensors(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
     """A description of other tensors than the file's is refused."""
     metadata = dataclasses.replace(random_checkpoint.metadata, num_classes=9, labels=None)
-    path = write_checkpoint(
-        tmp_path / "x.safetensors", dataclasses.replace(random_checkpoint, metadata=metadata)
-    )
-    with pytest.raises(MetadataError, match="says rgb and 9 classes, the tensors are rgb with 12"):
+    path = tmp_path / "x.safetensors"
+    message = "says rgb and 9 classes, the tensors are rgb with 12"
+    with pytest.raises(MetadataError, match=message):
+        write_checkpoint(path, dataclasses.replace(random_checkpoint, metadata=metadata))
+    assert not path.exists()
+    formats.write("safetensors", path, random_checkpoint.tensors, {"i3dzoo": metadata.to_json()})
+    with pytest.raises(MetadataError, match=message):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("Conv3d_1a_7x7.bn.bias", lambda array: array * np.nan, "bias holds 64 values that are"),
+        ("Conv3d_1a_7x7.bn.bias", lambda array: array[1:], r"shape \(63,\); expected \(64,\)"),
+        ("Logits.extra", lambda _: np.zeros(3, "f4"), r"1 that it does not know \(Logits.extra\)"),
+    ],
+)
+def test_only_what_can_be_read_is_written(
+    random_checkpoint: Checkpoint,
+    tmp_path: Path,
+    name: str,
+    change: Callable[[Any], Any],
+    message: str,
+) -> None:
+    """Tensors that reading would refuse are not written."""
+    tensors = {**random_checkpoint.tensors, name: change(random_checkpoint.tensors.get(name))}
+    with pytest.raises((FormatError, MappingError), match=message):
+        write_checkpoint(tmp_path / "x", dataclasses.replace(random_checkpoint, tensors=tensors))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_head_has_no_old_labels(genuine: Checkpoint) -> None:
+    """A network with a head of its own is no published one, and its classes have no names."""
+    model = build(genuine)
+    assert to_checkpoint(model).metadata == genuine.metadata
+    model.Logits.Conv3d_0c_1x1.conv = torch.nn.Conv3d(1024, 10, 1)  # type: ignore[union-attr]
+    metadata = to_checkpoint(model).metadata
+    assert (metadata.num_classes, metadata.labels, metadata.zoo) == (10, None, None)
+    assert metadata.history == ("changed since it was loaded as rgb_scratch",)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_number_formats_are_kept(genuine: Checkpoint, dtype: str) -> None:
+    """A network in half precision is saved in it, and is no longer the published one."""
+    found = to_checkpoint(build(genuine).to(getattr(torch, dtype)))
+    assert {array.dtype.name for array in found.tensors.values()} == {dtype}
+    assert (found.metadata.zoo, found.metadata.base) == (None, "rgb_scratch")
+    assert found.metadata.labels == genuine.metadata.labels
+
+
+def test_without_checksums_nothing_is_claimed(random_checkpoint: Checkpoint) -> None:
+    """A network of which no checksums were published is not said to have changed."""
+    metadata = dataclasses.replace(random_checkpoint.metadata, zoo="rgb_charades")
+    model = build(dataclasses.replace(random_checkpoint, metadata=metadata))
+    assert to_checkpoint(model).metadata == metadata
 
 
 @pytest.mark.parametrize(

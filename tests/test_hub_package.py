@@ -316,6 +316,12 @@ def test_save_twice_and_load(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("other")
     with pytest.raises(ChecksumError, match=r"labels\.txt: has sha256 .* it was altered, save or"):
         load(tmp_path)
+    assert model.metadata is not None
+    model.metadata = dataclasses.replace(model.metadata, labels=None)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(MetadataError, match="its 51 classes have no names"):
+        model.save_pretrained(tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "../x", "zero"])

@@ -13,6 +13,7 @@ from i3dzoo._resources import data
 from i3dzoo.arrays import Tensors
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.errors import ConverterError, FormatError, MappingError, OutputError
+from i3dzoo.metadata import default_input
 
 # A table that is added joins every test here; those of formats that are only read stay out.
 WRITABLE = [name for name in tables.names() if tables.table(name).format != "onnx"]
@@ -39,7 +40,11 @@ def flow_trunk(random_checkpoint: Checkpoint) -> Checkpoint:
         if not name.startswith("Logits")
     }
     metadata = dataclasses.replace(
-        random_checkpoint.metadata, stream="flow", num_classes=0, labels=None
+        random_checkpoint.metadata,
+        stream="flow",
+        num_classes=0,
+        labels=None,
+        input=default_input("flow"),
     )
     return Checkpoint(tensors, metadata)
 

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import ModelHubMixin
 
 from i3dzoo.checkpoint import read_checkpoint
-from i3dzoo.errors import FetchError
+from i3dzoo.errors import FetchError, I3DZooError
 from i3dzoo.hub.address import MAIN, Address
 from i3dzoo.hub.client import understood
 from i3dzoo.hub.download import pull
@@ -64,6 +64,18 @@ class HubModel(ModelHubMixin, library_name="i3dzoo", pipeline_tag="video-classif
                 branch=branch or MAIN,
                 tag=tag,
             ).url
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Save as the mixin does, which removes the old configuration before it is replaced."""
+        config = Path(save_directory) / "config.json"
+        before = config.read_bytes() if config.is_file() else None
+        try:
+            saved: str | None = super().save_pretrained(save_directory, **options)
+        except I3DZooError:
+            if before is not None:
+                config.write_bytes(before)
+            raise
+        return saved
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write what `i3dzoo push` pushes; the mixin finds its config and card there."""
