@@ -26,16 +26,19 @@ def check_output(path: Path, force: bool) -> None:
     Raises:
         OutputError: With what to do about it.
     """
-    if path.is_symlink():
-        raise OutputError(f"{path}: is a symbolic link; i3dzoo writes no file through a link")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file")
-    if is_special(path):
-        raise OutputError(f"{path}: is a pipe or a device; name a file")
-    if path.exists() and not force:
-        raise OutputError(f"{path}: exists already; pass --force to replace it")
-    if not path.parent.is_dir():
-        raise output_error(path, OSError(errno.ENOENT, ""))
+    try:
+        if path.is_symlink():
+            raise OutputError(f"{path}: is a symbolic link; i3dzoo writes no file through a link")
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; name a file")
+        if is_special(path):
+            raise OutputError(f"{path}: is a pipe or a device; name a file")
+        if path.exists() and not force:
+            raise OutputError(f"{path}: exists already; pass --force to replace it")
+        if not path.parent.is_dir():
+            raise OSError(errno.ENOENT, "")
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def make_folder(path: Path) -> None:
@@ -62,7 +65,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         descriptor, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=".part", dir=path.parent
+            prefix=f".{path.name[:50]}.", suffix=".part", dir=path.parent
         )
     except OSError as error:
         raise output_error(path, error) from error
@@ -101,6 +104,7 @@ def output_error(path: Path, error: OSError) -> OutputError:
         errno.EROFS: f"{path.parent} is on a read-only file system",
         errno.ENOSPC: f"the disk is full; free some space in {path.parent}",
         errno.EDQUOT: f"your quota is used up; free some space in {path.parent}",
+        errno.ENAMETOOLONG: "its name is longer than the system allows; choose a shorter one",
         errno.EFBIG: "it is larger than the limit on files allows; raise it with ulimit -f",
     }.get(error.errno or 0, error.strerror or str(error))
     return OutputError(f"{path}: cannot be written: {remedy}")

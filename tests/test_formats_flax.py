@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from i3dzoo import formats
-from i3dzoo.errors import FormatError, UnsafeFileError
+from i3dzoo.arrays import Tensors
+from i3dzoo.errors import FormatError, OutputError, UnsafeFileError
 
 
 def _write(path: Path, content: Any, protocol: int = 4) -> Path:
@@ -69,6 +70,21 @@ def test_other_content_is_refused(tmp_path: Path, content: Any, message: str) ->
     """Anything but dicts of little-endian numbers is refused and named."""
     with pytest.raises(FormatError, match=message):
         formats.read(_write(tmp_path / "x.pkl", content))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"a": np.zeros(2, ">f4")}, "a has dtype >f4, which this layout's readers do not know"),
+        ({"a": np.zeros(2, "f4"), "a/b": np.zeros(2, "f4")}, "a/b and another tensor cannot both"),
+        ({"a/b": np.zeros(2, "f4"), "a": np.zeros(2, "f4")}, "a and another tensor cannot both be"),
+    ],
+)
+def test_what_cannot_be_written(tmp_path: Path, tensors: Tensors, message: str) -> None:
+    """Big-endian numbers, and tensors that are dicts of others, are refused and named."""
+    with pytest.raises(OutputError, match=message):
+        formats.write("flax", tmp_path / "x.pkl", tensors, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_endless_nesting(tmp_path: Path) -> None:

@@ -268,3 +268,23 @@ def test_keras3_wants_its_ending(tmp_path: Path) -> None:
     """A name that Keras 3 would not read is refused when it is written."""
     with pytest.raises(OutputError, match=r"only from names that end in \.weights\.h5"):
         keras_hdf5.write_keras3(tmp_path / "x.h5", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [("keras", "a"), ("keras", "a/b/c"), ("keras", "a/"), ("keras3", "a/b"), ("keras3", "a//0")],
+)
+def test_keras_wants_its_names(tmp_path: Path, layout: str, name: str) -> None:
+    """Names that Keras's files have no place for are refused when they are written."""
+    with pytest.raises(OutputError, match=f"{name} cannot be written; Keras has names of the form"):
+        formats.write(layout, tmp_path / "x.weights.h5", {name: np.zeros(2, "f4")}, {})
+
+
+def test_names_that_are_too_long(tmp_path: Path) -> None:
+    """A name that the system does not take is refused, and the longest that it takes is written."""
+    for name in ("a" * 256, f"{'a' * 256}/x"):
+        with pytest.raises(OutputError, match="its name is longer than the system allows; choose"):
+            check_output(tmp_path / name, force=True)
+        with pytest.raises(FormatError, match=r"cannot be read: .*File name too long"):
+            formats.read(tmp_path / name)
+    formats.write("safetensors", tmp_path / ("a" * 255), {"a": np.zeros(2, "f4")}, {})

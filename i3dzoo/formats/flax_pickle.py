@@ -151,11 +151,12 @@ def write(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:  #
         metadata: Not written: the file is the dict and nothing else.
 
     Raises:
-        OutputError: The file cannot be written, or a dtype is none of numpy's own.
+        OutputError: The file cannot be written, a dtype is none of numpy's own or big-endian, or a
+            tensor has the name of a dict of others.
     """
     tree: dict[str, Any] = {}
     for name, array in tensors.items():
-        if array.dtype.str[1:] not in _DTYPES:
+        if array.dtype.str.lstrip("<") not in _DTYPES:
             raise OutputError(
                 f"{path}: {name} has dtype {array.dtype}, which this layout's readers do not know; "
                 "write a float32 checkpoint"
@@ -164,11 +165,22 @@ def write(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:  #
         *parents, leaf = (k.replace("~1", "/").replace("~0", "~") for k in name.split("/"))
         for key in parents:
             node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise _in_the_way(path, name)
+        if leaf in node:
+            raise _in_the_way(path, name)
         node[leaf] = array
     with atomic_write(path) as file:
         file.write(b"\x80\x04")
         _dump(file, tree)
         file.write(opcodes.STOP)
+
+
+def _in_the_way(path: Path, name: str) -> OutputError:
+    return OutputError(
+        f"{path}: {name} and another tensor cannot both be written, one would be a dict that holds "
+        "the other; change the names of the converter table"
+    )
 
 
 def _dump(file: BinaryIO, node: dict[str, Any]) -> None:

@@ -96,11 +96,12 @@ def write(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:  #
         metadata: Not written: Keras keeps none.
 
     Raises:
-        OutputError: The file cannot be written, or a dtype is none that HDF5 has.
+        OutputError: The file cannot be written, a name is of another form, or a dtype is none that
+            HDF5 has.
     """
     layers: dict[str, dict[str, Array]] = {}
     for name, array in tensors.items():
-        layer, _, weight = name.rpartition("/")
+        layer, weight = _parts(path, name, "LAYER/WEIGHT")
         layers.setdefault(layer, {})[f"{weight}:0"] = array
     groups: dict[str, Node | Array] = {
         layer: Node(
@@ -118,6 +119,16 @@ def write(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:  #
     hdf5_write.write(path, Node(attributes, groups))
 
 
+def _parts(path: Path, name: str, form: str) -> list[str]:
+    parts = name.split("/")
+    if len(parts) != form.count("/") + 1 or not all(parts):
+        raise OutputError(
+            f"{path}: {name} cannot be written; Keras has names of the form {form}; change those "
+            "of the converter table"
+        )
+    return parts
+
+
 def write_keras3(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:  # noqa: ARG001
     """Write weights that `load_weights` of Keras 3 reads.
 
@@ -127,14 +138,14 @@ def write_keras3(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> N
         metadata: Not written: Keras keeps none.
 
     Raises:
-        OutputError: The file cannot be written, its name is not one that Keras reads, or a dtype is
-            none that HDF5 has.
+        OutputError: The file cannot be written, its name is not one that Keras reads, a tensor's
+            name is of another form, or a dtype is none that HDF5 has.
     """
     if not path.name.endswith(".weights.h5"):
         raise OutputError(f"{path}: Keras 3 reads weights only from names that end in .weights.h5")
     layers: dict[tuple[str, str], dict[str, Node | Array]] = {}
     for name, array in tensors.items():
-        kind, layer, number = name.split("/")
+        kind, layer, number = _parts(path, name, "CLASS/LAYER/NUMBER")
         layers.setdefault((kind, layer), {})[number] = array
     seen: Counter[str] = Counter()
     groups: dict[str, Node | Array] = {}
