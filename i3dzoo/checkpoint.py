@@ -42,7 +42,7 @@ class Checkpoint:
 def read_checkpoint(
     path: str | Path,
     layout: str | None = None,
-    converter: Path | None = None,
+    converter: str | Path | None = None,
     stream: Stream | None = None,
     altered: bool = False,
     ignore: tuple[str, ...] = (),

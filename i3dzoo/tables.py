@@ -138,7 +138,6 @@ def likely(format_name: str) -> Iterator[Table]:
     yield from map(table, sorted(names(), key=other))
 
 
-@functools.cache
 def table(name: str) -> Table:
     """Return the table of a layout.
 
@@ -150,19 +149,25 @@ def table(name: str) -> Table:
         ConverterError: The user's own table cannot be read or breaks the law of tables.
     """
     if name.endswith(".toml"):
-        return load_table(Path(name))
+        return load_table(name)
+    return _own(name)
+
+
+@functools.cache
+def _own(name: str) -> Table:
     if name not in names():
         raise UnknownNameError(f"no layout is called {name!r}; there are {', '.join(names())}")
     text = (data("converters") / f"{name}.toml").read_text("utf-8")
     return _parse(name, f"converters/{name}.toml", text)
 
 
-def load_table(path: Path) -> Table:
+def load_table(path: str | Path) -> Table:
     """Read a table of the user's own.
 
     Raises:
         ConverterError: It cannot be read or breaks the law of tables.
     """
+    path = Path(path)
     if is_special(path):
         raise ConverterError(f"{path}: is no regular file; save it to one first")
     try:

@@ -35,6 +35,16 @@ def test_known_names() -> None:
         assert rules["Mixed_5b.Branch_2.Conv3d_0b_3x3.conv.weight"] == source
 
 
+def test_own_tables_are_read_anew(tmp_path: Path) -> None:
+    """A table of the user's own is read again after it was changed; its path may be a text."""
+    path = tmp_path / "mine.toml"
+    text = (data("converters") / "piergiaj.toml").read_text("utf-8")
+    for title in ("one", "two"):
+        path.write_text(text.replace("title = ", f'title = "{title}"  # '))
+        assert tables.table(str(path)).title == title
+        assert tables.load_table(str(path)).title == title
+
+
 def test_unknown_layout() -> None:
     """An unknown layout is refused with the names of those that exist."""
     with pytest.raises(UnknownNameError, match="no layout is called 'caffe'; there are canonical"):
