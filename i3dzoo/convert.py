@@ -125,7 +125,7 @@ def detect(where: str, names: Iterable[str], tables: Iterable[Table]) -> Table:
             best, best_hits = candidate, hits
         if hits == len(sources):
             return candidate  # the rest, which loading would take time, cannot fit better
-    if best is None:
+    if best is None or not set(best.prefixes) & set(_whole_behind(found, best)):
         for candidate in seen:
             if prefixes := _whole_behind(found, candidate):
                 return dataclasses.replace(candidate, prefixes=prefixes)

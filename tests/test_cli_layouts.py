@@ -9,6 +9,8 @@ import torch
 from i3dzoo import convert, tables
 from i3dzoo._resources import data
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from i3dzoo.cli.convert import _default_target
+from i3dzoo.errors import MappingError
 
 from .test_cli import run
 
@@ -144,6 +146,42 @@ def test_what_is_not_the_networks_is_left_out(
     assert document["ignored"][-1]["source"] == "module.fc.weight"
     assert document["ignored"][-1]["operation"] == "as --ignore asks"
     assert read_checkpoint(tmp_path / "whole.safetensors").metadata.num_classes == 0
+
+
+def test_a_head_outside_of_the_trunk(random_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A trunk behind other names is found beside a head that bears the layout's own."""
+    table = tables.table("piergiaj")
+    inner = convert.from_canonical("", random_checkpoint.tensors, table).tensors
+    state = {
+        name if name.startswith("logits") else f"backbone.{name}": torch.from_numpy(array.copy())
+        for name, array in inner.items()
+    }
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(MappingError, match=r"2 that it does not know \(logits.conv3d"):
+        read_checkpoint(tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth", ignore=("logits.*",)).metadata.num_classes == 0
+
+
+@pytest.mark.parametrize("target", ["x.json", "./x.json"])
+def test_a_report_in_the_place_of_weights(file: Path, tmp_path: Path, target: str) -> None:
+    """A report never takes the name of what it reports."""
+    result = run("convert", file, target, "--report", "x.json", "--force", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--report and DST are both x.json; name another" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "name"), [(".", "run"), ("..", "up"), (".hid.pt", "hid"), ("up/x.y.pt", "x")]
+)
+def test_default_names_are_not_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, name: str
+) -> None:
+    """A folder that is named by dots gives its own name, and no name begins with a dot."""
+    folder = tmp_path / "up" / "run"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert _default_target(source, "canonical") == Path(f"{name}.safetensors")
 
 
 def test_own_table_in_both_directions(file: Path, tmp_path: Path) -> None:

@@ -106,10 +106,11 @@ def _check_outputs(target: Path, options: dict[str, Any]) -> None:
     from i3dzoo import formats, tables
     from i3dzoo._files import check_output
 
-    outputs = [options["report"]] if options["report"] else []
-    if not options["dry_run"]:
-        outputs += formats.outputs(tables.table(options["layout"]).format, target)
-    for output in outputs:
+    report: Path | None = options["report"]
+    outputs = formats.outputs(tables.table(options["layout"]).format, target)
+    if report and report.resolve() in [output.resolve() for output in outputs]:
+        raise click.UsageError(f"--report and DST are both {report}; name another for the report")
+    for output in (*([report] if report else []), *(() if options["dry_run"] else outputs)):
         check_output(output, options["force"])
 
 
@@ -178,7 +179,9 @@ def _write(target: Path, checkpoints: "list[Checkpoint]", layout: str, force: bo
 def _default_target(source: str, layout: str) -> Path:
     from i3dzoo import formats, tables
 
-    stem = Path(source).name.split(".")[0]
+    # a folder may be named by dots, a file begin with one
+    own = Path(source).name.strip(".") or Path(source).resolve().name.strip(".")
+    stem = own.split(".")[0] or "model"
     name = stem if layout == "canonical" else f"{stem}.{Path(layout).stem}"
     return Path(name + formats.FORMATS[tables.table(layout).format])
 
