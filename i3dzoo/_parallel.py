@@ -39,7 +39,7 @@ def run(
     Processes are spawned, not forked: PyTorch and OpenCV hold threads that a fork would lose. At
     most two items a process are in flight, so nothing piles up where the caller is slow. An
     exception of `function` is raised here, and what has not begun by then is not begun. Ctrl-C
-    ends the processes at once, without a word of theirs.
+    and SIGTERM end the processes at once, without a word of theirs.
 
     Args:
         function: Picklable, as are items and results; `jobs` of 1 runs it in this process.
@@ -68,7 +68,7 @@ def run(
                 for item in itertools.islice(remaining, 1):
                     pending[pool.submit(function, item)] = item
                 yield finished, future.result()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         raise

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,45 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
 def file(random_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A canonical file of random numbers."""
     return write_checkpoint(tmp_path_factory.mktemp("cli") / "x.safetensors", random_checkpoint)
+
+
+TERMINATED = """
+import multiprocessing, time
+from pathlib import Path
+import click
+from i3dzoo import cli
+from i3dzoo._files import atomic_write
+
+@click.command()
+def write():
+    with atomic_write(Path("x")):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join()
+        print(child.exitcode, len(list(Path().iterdir())), flush=True)
+        time.sleep(60)
+
+cli._Commands.get_command = lambda *_: write
+cli.main(["write"])
+"""
+
+
+@pytest.mark.parametrize("world", ["1", "2"])
+def test_sigterm_leaves_no_half_file(tmp_path: Path, world: str) -> None:
+    """SIGTERM removes temporary files, not in forked workers nor beside other processes."""
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINATED],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "WORLD_SIZE": world},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{-signal.SIGTERM} 1\n"
+        process.terminate()
+    assert process.returncode == (143 if world == "1" else -signal.SIGTERM)
+    assert len(list(tmp_path.iterdir())) == (0 if world == "1" else 1)
 
 
 def test_help_imports_nothing_heavy() -> None:

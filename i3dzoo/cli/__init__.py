@@ -3,9 +3,14 @@
 A command's module is imported when the command is run, so `i3dzoo --help` is instant.
 """
 
+import contextlib
 import importlib
+import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -69,10 +74,40 @@ def main(argv: list[str] | None = None) -> Any:
     """Run the command line; the console script `i3dzoo`."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        return cli.main(args=arguments, prog_name="i3dzoo", standalone_mode=True)
+        with _ended_by_sigterm():
+            return cli.main(args=arguments, prog_name="i3dzoo", standalone_mode=True)
     except I3DZooError as error:
         if "--debug" in arguments:
             traceback.print_exc()
         else:
             click.echo(f"i3dzoo: {error}", err=True)
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, so that temporary files and caches are removed.
+
+    Not where a launcher started several processes: one that waits for the others in a collective
+    would not hear of it. Nor in forked workers, which have nothing of their own to remove.
+    """
+    owner = os.getpid()
+
+    def end(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        if os.getpid() == owner:
+            sys.exit(128 + number)
+        os.kill(os.getpid(), number)
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or os.environ.get("WORLD_SIZE", "1") != "1"
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
