@@ -108,10 +108,11 @@ def to_checkpoint(model: "InceptionI3d") -> Checkpoint:
 
     Raises:
         MetadataError: The model was not loaded from a checkpoint, so its input is unknown.
+        MappingError: It has other tensors than an I3D, or of other shapes.
     """
     import dataclasses
 
-    from i3dzoo.convert import num_classes
+    from i3dzoo import convert, tables
 
     metadata = model.metadata
     if metadata is None:
@@ -121,7 +122,8 @@ def to_checkpoint(model: "InceptionI3d") -> Checkpoint:
         for name, tensor in model.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    classes, name = num_classes(tensors), metadata.zoo
+    tensors = dict(convert.to_canonical("the model", tensors, tables.table("canonical")).tensors)
+    classes, name = convert.num_classes(tensors), metadata.zoo
     replaced = classes != metadata.num_classes
     if replaced:
         metadata = dataclasses.replace(metadata, num_classes=classes, labels=None)

@@ -154,6 +154,9 @@ def test_a_new_head_has_no_old_labels(genuine: Checkpoint) -> None:
     metadata = to_checkpoint(model).metadata
     assert (metadata.num_classes, metadata.labels, metadata.zoo) == (10, None, None)
     assert metadata.history == ("changed since it was loaded as rgb_scratch",)
+    model.Logits.Conv3d_0c_1x1.conv = torch.nn.Sequential(torch.nn.Conv3d(1024, 10, 1))  # type: ignore[union-attr]
+    with pytest.raises(MappingError, match=r"the model: .* 2 that it does not know \(Logits"):
+        to_checkpoint(model)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
