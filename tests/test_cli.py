@@ -32,6 +32,14 @@ def file(random_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
     return write_checkpoint(tmp_path_factory.mktemp("cli") / "x.safetensors", random_checkpoint)
 
 
+def test_more_classes_than_memory(file: Path, tmp_path: Path) -> None:
+    """A head that no memory can hold is one sentence."""
+    result = run("convert", file, "--num-classes", 10**14, "--dry-run", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith("i3dzoo: there is not enough memory: Unable to allocate")
+    assert result.stderr.count("\n") == 1
+
+
 TERMINATED = """
 import multiprocessing, time
 from pathlib import Path

@@ -76,11 +76,12 @@ def main(argv: list[str] | None = None) -> Any:
     try:
         with _ended_by_sigterm():
             return cli.main(args=arguments, prog_name="i3dzoo", standalone_mode=True)
-    except I3DZooError as error:
+    except (I3DZooError, MemoryError) as error:
         if "--debug" in arguments:
             traceback.print_exc()
         else:
-            click.echo(f"i3dzoo: {error}", err=True)
+            lack = "there is not enough memory: " if isinstance(error, MemoryError) else ""
+            click.echo(f"i3dzoo: {lack}{error or 'ask for less'}", err=True)
         sys.exit(1)
 
 
