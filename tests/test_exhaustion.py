@@ -86,6 +86,25 @@ def _growing_keys(path: Path) -> None:
     path.with_suffix(".index").write_bytes(content)
 
 
+def _long_names(path: Path) -> None:
+    text = b"X" + (1 << 16).to_bytes(4, "little") + b"a" * (1 << 16)
+    path.write_bytes(b"\x80\x04]" + text + b"\x940" + b"h\x00h\x00\x93a" * 70_000 + b".")
+
+
+def _shared_dicts(path: Path) -> None:
+    """A dict of 40,000 times the same dict, whose last of 40,000 values is no tensor."""
+    keys = [b"X\x04\0\0\0" + f"{n:04x}".encode() for n in range(40_000)]
+    tensor = _tensor(STORAGE, b"K\x01\x85")[7:-1]
+    inner = tensor + b"q\x000}" + b"".join(key + b"h\0s" for key in keys) + b"X\x01\0\0\0zNs"
+    _archive(path, inner + b"q\x010}" + b"".join(key + b"h\1s" for key in keys))
+
+
+def _ordered_often(path: Path) -> None:
+    pairs = b"".join(b"X\x04\0\0\0" + f"{n:04x}".encode() + b"N\x86a" for n in range(20_000))
+    start = b"]" + pairs + b"q\x000ccollections\nOrderedDict\nq\x010"
+    _archive(path, start + b"]" + b"h\1h\0\x85Ra" * 20_000)
+
+
 def _little(number: int, size: int = 8) -> bytes:
     return number.to_bytes(size, "little")
 
@@ -134,6 +153,9 @@ def _text_shared_often(path: Path) -> None:
         (_endless_key, "the storage that a tuple names is of a type"),
         (_endless_dtype, "an array has dtype 'tuple'"),
         (_encoded_often, "it encodes more text than it holds"),
+        (_long_names, "names something by more than 1000 characters"),
+        (_shared_dicts, "holds dict under '0000'"),
+        (_ordered_often, "holds list; expected a state dict"),
         (_growing_keys, "its table cannot be read"),
         (_tree_of_itself, "holds more than 40000 objects"),
         (_text_shared_often, "its attributes hold more text than its"),

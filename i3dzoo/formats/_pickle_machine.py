@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 
 from i3dzoo.errors import FormatError, UnsafeFileError
+from i3dzoo.formats.container import MAX_NAME
 
 __all__ = ["Global", "Opaque", "load"]
 
@@ -169,6 +170,8 @@ class _Machine:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("it names something by what is no text")
+        if len(name) + len(module) > MAX_NAME:
+            raise ValueError(f"it names something by more than {MAX_NAME} characters")
         self.stack.append(Global(f"{module}.{name}"))
 
     def do_reduce(self, _: Any) -> None:

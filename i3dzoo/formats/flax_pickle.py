@@ -22,6 +22,7 @@ from i3dzoo.formats.container import MAX_NAME, MAX_TENSORS, Container, is_shape
 __all__ = ["read", "write"]
 
 _MAX_DEPTH: Final = 20
+_LONGEST: Final = 8  # of the codes of numpy's numbers
 _DTYPES: Final = ("f2", "f4", "f8", "i4", "i8", "u4", "u8")
 
 
@@ -29,7 +30,7 @@ class _Dtype:
     """A dtype: a code such as f4, then a state whose second item is the byte order."""
 
     def __init__(self, code: Any = None, *_: Any) -> None:
-        self.code = code.lstrip("<") if isinstance(code, str) else type(code).__name__
+        self.code = code[:_LONGEST].lstrip("<") if isinstance(code, str) else type(code).__name__
         self.order = "<"
 
     def set_state(self, state: Any) -> None:

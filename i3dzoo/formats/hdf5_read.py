@@ -154,7 +154,6 @@ class _Reader:
     def children(self, tree: int, heap: int, name: str) -> "dict[str, Group | Array]":
         self.tagged(heap, b"HEAP")
         names, size = self.number(heap + 24, 8), self.number(heap + 8, 8)
-        text = self.slice(names, size)
         found: dict[str, Group | Array] = {}
         nodes = [tree]
         for node in nodes:
@@ -170,7 +169,8 @@ class _Reader:
                 for number in range(self.number(leaf + 6, 2)):
                     entry = leaf + 8 + 40 * number
                     start = self.number(entry, 8)
-                    key = text[start : text.find(b"\0", start)].decode("utf-8")
+                    text = self.slice(names + start, max(0, min(size - start, MAX_NAME + 1)))
+                    key = text.partition(b"\0")[0].decode("utf-8")
                     if self.number(entry + 16, 4) == _SOFT_LINK:
                         raise self.refuse(f"{name}/{key} is a symbolic link")
                     if key in found or not 0 < len(key) <= MAX_NAME:

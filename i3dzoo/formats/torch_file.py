@@ -75,7 +75,11 @@ def _first(value: Any = None, *_: Any) -> Any:
 
 
 def _ordered_dict(items: Any = (), *_: Any) -> dict[Any, Any]:
-    return dict(items) if all(isinstance(pair[0], str) for pair in items) else {}
+    if not isinstance(items, list):
+        return {}
+    pairs = items.copy()
+    items.clear()  # or a list that stands once could fill a thousand dicts
+    return dict(pairs) if all(isinstance(pair[0], str) for pair in pairs) else {}
 
 
 _MAKERS: Final[dict[str, Callable[..., Any]]] = {
@@ -91,7 +95,9 @@ _MAKERS: Final[dict[str, Callable[..., Any]]] = {
 
 def _storage(persistent: Any) -> Any:
     """Make a storage of a persistent id: ("storage", type, key, device, size[, view])."""
-    kind, storage_type, key, *rest = persistent
+    if not isinstance(persistent, tuple):
+        raise TypeError("it refers to something that is no storage")
+    kind, storage_type, key = persistent[:3]
     if kind == "module" and isinstance(storage_type, Global):
         return storage_type  # a class, which older files carry with its source code
     if kind != "storage" or not isinstance(storage_type, Global) or not isinstance(key, str):
@@ -100,7 +106,7 @@ def _storage(persistent: Any) -> Any:
     if name not in STORAGES:
         return Opaque(storage_type.name)
     dtype = bfloat16() if name.startswith("BFloat") else np.dtype(STORAGES[name])
-    view = rest[2] if len(rest) > 2 else None
+    view = persistent[5] if len(persistent) > 5 else None
     return _Storage(key, dtype, view[1] if view else 0)
 
 
@@ -247,7 +253,9 @@ def _tensors(path: Path, root: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(root, Mapping) and isinstance(root.get(key), Mapping | Opaque):
             root = root[key]
     if isinstance(root, Mapping):
-        inner = [value for value in root.values() if _is_state_dict(value)]
+        distinct = {id(value): value for value in root.values()}  # each is looked at once
+        states = {number for number, value in distinct.items() if _is_state_dict(value)}
+        inner = [value for value in root.values() if id(value) in states]
         if len(inner) == 1 and not any(isinstance(value, _Tensor) for value in root.values()):
             root = inner[0]
     if isinstance(root, Opaque) and isinstance(root.state, Mapping):
