@@ -47,11 +47,19 @@ import click
 from i3dzoo import cli
 from i3dzoo._files import atomic_write
 
+context = multiprocessing.get_context("fork")
+ready = context.Event()
+
+def wait():
+    ready.set()
+    time.sleep(60)
+
 @click.command()
 def write():
     with atomic_write(Path("x")):
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child = context.Process(target=wait)
         child.start()
+        ready.wait()
         child.terminate()
         child.join()
         print(child.exitcode, len(list(Path().iterdir())), flush=True)

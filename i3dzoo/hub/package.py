@@ -139,13 +139,17 @@ def prepare(
     extras = tuple(_extras(about, pictures))
     card = write_card(metadata, about, licence, base, results, extras)
     _write(folder / "README.md", card)
-    names = sorted([WEIGHTS, *extras, *texts, "README.md"])
+    files = _summed(folder, sorted([WEIGHTS, *extras, *texts, "README.md"]))
+    return Package(folder, files, card, licence, metadata)
+
+
+def _summed(folder: Path, names: list[str]) -> tuple[tuple[str, int, str], ...]:
+    """Write SHA256SUMS of files, and return name, size and digest of each and of itself."""
     digests = {name: sha256(folder / name) for name in names}
     sums = "".join(f"{digests[name]}  {name}\n" for name in names if name not in _UNSUMMED)
     _write(folder / SUMS, sums)
     digests[SUMS] = hashlib.sha256(sums.encode()).hexdigest()
-    files = tuple((n, (folder / n).stat().st_size, digests[n]) for n in sorted(digests))
-    return Package(folder, files, card, licence, metadata)
+    return tuple((n, (folder / n).stat().st_size, digests[n]) for n in sorted(digests))
 
 
 def config(metadata: Metadata) -> dict[str, Any]:
