@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 from i3dzoo import hub, zoo
 from i3dzoo.arrays import Array, Tensors, bfloat16
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint
+from i3dzoo.checksums import sha256
 from i3dzoo.errors import MetadataError, UnknownNameError
+from i3dzoo.formats.tensorflow_bundle import index_path
 
 if TYPE_CHECKING:
     import torch
 
     from i3dzoo.model import InceptionI3d
 
-__all__ = ["build", "find", "is_local", "load", "to_checkpoint"]
+__all__ = ["build", "digest", "find", "is_local", "load", "to_checkpoint"]
 
 
 def is_local(model: str | Path) -> bool:
@@ -54,6 +56,14 @@ def find(model: str | Path, offline: bool = False, verify: bool = False) -> Path
     raise UnknownNameError(
         f"{name}: is neither a file nor a zoo model; {hint}the zoo has {', '.join(zoo.names())}"
     )
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a model's file; of a TensorFlow prefix or folder, that of its index.
+
+    The index holds a checksum of every tensor.
+    """
+    return sha256(index_path(path) or path)
 
 
 def load(model: str | Path, offline: bool = False, verify: bool = False) -> "InceptionI3d":

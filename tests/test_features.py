@@ -1,5 +1,6 @@
 """Features of videos: those of the network, in any engine, window by window, resumable."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -113,6 +114,23 @@ def test_command(capsys: Capture, file: Path, video: Path, tmp_path: Path, kind:
     code, _, err = run(capsys, *common, video, "--endpoint", "Mixed_4f")
     assert code == 1
     assert "holds other features (features.json says which); name another folder" in err
+
+
+def test_tensorflow_prefix(
+    capsys: Capture, checkpoint: Checkpoint, video: Path, tmp_path: Path
+) -> None:
+    """A model that is a prefix or a folder of TensorFlow's files is known by its index."""
+    tensors = {
+        name: np.ones_like(array) if name.endswith("bn.weight") else array
+        for name, array in checkpoint.tensors.items()
+    }
+    (tmp_path / "tf").mkdir()
+    plain = dataclasses.replace(checkpoint, tensors=tensors)
+    write_checkpoint(tmp_path / "tf" / "model.ckpt.index", plain, "deepmind")
+    common = ("features", video, "-o", tmp_path / "out", "--clips", 1)
+    for model in ("tf/model.ckpt", "tf"):
+        code, _, err = run(capsys, *common, "--model", tmp_path / model)
+        assert code == 0, err
 
 
 def test_names_that_collide(capsys: Capture, file: Path, tmp_path: Path) -> None:

@@ -160,10 +160,9 @@ class _Runner:
         import hashlib
 
         from i3dzoo._files import make_folder
-        from i3dzoo.checksums import sha256
         from i3dzoo.engines import load_engine
         from i3dzoo.errors import MetadataError
-        from i3dzoo.loading import find
+        from i3dzoo.loading import digest, find
 
         path = find(model)
         engine = load_engine(path, options["engine"], options["device"])
@@ -171,10 +170,10 @@ class _Runner:
             raise MetadataError(
                 "the model has no head, so there is nothing to evaluate; convert it"
             )
-        metadata, digest = self.described(engine.metadata), sha256(path)
+        metadata, sha256 = self.described(engine.metadata), digest(path)
         if metadata != engine.metadata:  # the same file with another input is another model
-            digest = hashlib.sha256(f"{digest} {metadata.to_json()}".encode()).hexdigest()
-        run = Run(digest, options["protocol"], split)
+            sha256 = hashlib.sha256(f"{sha256} {metadata.to_json()}".encode()).hexdigest()
+        run = Run(sha256, options["protocol"], split)
         ran = "" if options["engine"] in ("auto", "torch") else f"_{options['engine']}"
         # two models may have one name: best.safetensors of two runs
         protocol = options["protocol"].replace(":", "-")

@@ -103,10 +103,10 @@ def _targets(videos: tuple[str, ...], output: Path, kind: str) -> dict[Path, str
 def _claim(output: Path, model: Path, options: dict[str, Any]) -> None:
     """Say in the folder what its features are, and refuse one that holds others."""
     from i3dzoo._files import atomic_write, output_error
-    from i3dzoo.checksums import sha256
     from i3dzoo.errors import OutputError
+    from i3dzoo.loading import digest
 
-    about = {"model_sha256": sha256(model)} | {
+    about = {"model_sha256": digest(model)} | {
         key: options[key] for key in ("endpoint", "mean", "clips", "stride")
     }
     path = output / _ABOUT
