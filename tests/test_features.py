@@ -133,6 +133,28 @@ def test_tensorflow_prefix(
         assert code == 0, err
 
 
+def test_another_video_of_the_name(
+    capsys: Capture, file: Path, video: Path, tmp_path: Path
+) -> None:
+    """Features of one video are not handed out as those of another whose name is like it."""
+    other = write_video(tmp_path / "a.mov", numbered(20, 40, 56))
+    common = ("features", "--model", file, "-o", tmp_path / "out", "--clips", 1)
+    for _ in range(2):
+        assert run(capsys, *common, video)[0] == 0
+    code, _, err = run(capsys, *common, other)
+    assert code == 1
+    assert f"a.npy: is of {video}, not of {other}; name another folder" in err
+
+
+def test_what_gives_nothing_claims_no_folder(
+    capsys: Capture, file: Path, video: Path, tmp_path: Path
+) -> None:
+    """After a run that wrote no features, the folder is free for any others."""
+    common = ("features", video, "--model", file, "-o", tmp_path, "--clips", 1)
+    assert run(capsys, *common, "--endpoint", "Mixed_9z")[0] == 1
+    assert run(capsys, *common)[0] == 0
+
+
 def test_names_that_collide(capsys: Capture, file: Path, tmp_path: Path) -> None:
     """Two videos that would be written to one file are refused before any work."""
     arguments = ("features", "a/x.mp4", "b/x.mp4", "--model", file, "-o", tmp_path / "out")

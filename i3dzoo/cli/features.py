@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from i3dzoo.engines import Engine
 
 _ABOUT = "features.json"  # beside the features: what they are of
+_KINDS = ("npy", "npz", "safetensors")
 
 
 @click.command()
@@ -42,7 +43,7 @@ _ABOUT = "features.json"  # beside the features: what they are of
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["npy", "npz", "safetensors"]),
+    type=click.Choice(_KINDS),
     default="npy",
     show_default=True,
     help="npz and safetensors hold the windows' seconds, too.",
@@ -74,7 +75,7 @@ def command(videos: tuple[str, ...], model: str, output: Path, **options: Any) -
 
     path = find(model)
     engine = load_engine(path, options["engine"], options["device"])
-    _claim(output, path, options)
+    _claim(output, path, targets, options)
     rows = _extract(engine, targets, options)
     failed = sum("error" in row for row in rows)
     if options["as_json"]:
@@ -100,30 +101,37 @@ def _targets(videos: tuple[str, ...], output: Path, kind: str) -> dict[Path, str
     return targets
 
 
-def _claim(output: Path, model: Path, options: dict[str, Any]) -> None:
-    """Say in the folder what its features are, and refuse one that holds others."""
-    from i3dzoo._files import atomic_write, output_error
+def _claim(output: Path, model: Path, targets: dict[Path, str], options: dict[str, Any]) -> None:
+    """Say in the folder what its features are and of which videos; refuse one that holds others."""
+    from i3dzoo._files import atomic_write, make_folder, output_error
     from i3dzoo.errors import OutputError
     from i3dzoo.loading import digest
 
-    about = {"model_sha256": digest(model)} | {
-        key: options[key] for key in ("endpoint", "mean", "clips", "stride")
-    }
+    keys = ("endpoint", "mean", "clips", "stride")
+    about = {"model_sha256": digest(model)} | {key: options[key] for key in keys}
+    make_folder(output)
     path = output / _ABOUT
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            if json.loads(path.read_bytes()) != about:
-                raise OutputError(
-                    f"{output}: holds other features ({path.name} says which); name another folder"
-                )
-            return
-    except ValueError as error:
+        found = json.loads(path.read_bytes()) if path.exists() else dict(about)
+        known = dict(found.pop("videos", {}))
+    except (ValueError, TypeError, AttributeError) as error:
         raise OutputError(f"{path}: is no description of features; remove it") from error
     except OSError as error:
         raise output_error(path, error) from error
+    # a run that wrote none claims nothing
+    if found != about and any(next(output.glob(f"*.{kind}"), None) for kind in _KINDS):
+        raise OutputError(
+            f"{output}: holds other features ({path.name} says which); name another folder"
+        )
+    videos = {target.name: str(Path(video).resolve()) for target, video in targets.items()}
+    for target in targets:
+        video = videos[target.name]
+        if target.exists() and known.get(target.name, video) != video:
+            raise OutputError(
+                f"{target}: is of {known[target.name]}, not of {video}; name another folder"
+            )
     with atomic_write(path) as file:
-        file.write(json.dumps(about, indent=1).encode())
+        file.write(json.dumps(about | {"videos": known | videos}, indent=1).encode())
 
 
 def _extract(
