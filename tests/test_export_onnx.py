@@ -1,6 +1,7 @@
 """ONNX: the same numbers as PyTorch, clean graphs, what they say of themselves, what is refused."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from i3dzoo.arrays import Array
 from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.errors import FormatError, MetadataError, MissingFileError, OutputError, ShapeError
 from i3dzoo.export.onnx import build, check, node_limit, widened
@@ -330,6 +332,27 @@ class TestExport:
         made = engine([other], ExportOptions())
         with pytest.raises(FormatError, match="onnxruntime differs from PyTorch by"):
             prove("x.onnx", made.run, "onnxruntime", [rgb], ExportOptions())
+
+    def test_weights_that_float16_does_not_hold(self, rgb: Checkpoint) -> None:
+        """A tensor that overflows is refused by its name."""
+        key = "Logits.Conv3d_0c_1x1.conv.weight"
+        tensors = dict(rgb.tensors) | {key: rgb.tensors[key] * np.float32(1e8)}
+        large = dataclasses.replace(rgb, tensors=tensors)
+        with pytest.raises(MetadataError, match=f"{key} reaches 3.*and float16 ends at"):
+            build([large], ExportOptions(precision="fp16"))
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_outputs_that_are_not_finite(self, rgb: Checkpoint, value: float) -> None:
+        """They never pass, whatever is allowed and however right the other outputs are."""
+        options = ExportOptions(features=True)
+        made = engine([rgb], options)
+
+        def broken(inputs: Mapping[str, Array]) -> dict[str, Array]:
+            found = made.run(inputs)
+            return found | {"fc_pred": np.full_like(found["fc_pred"], value)}
+
+        with pytest.raises(FormatError, match="broken gives fc_pred that are not finite"):
+            prove("x.onnx", broken, "broken", [rgb], options, atol=np.inf)
 
     def test_where_it_cannot_be_written(self, rgb: Checkpoint, tmp_path: Path) -> None:
         """An existing file and a missing folder are refused before any work."""

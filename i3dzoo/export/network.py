@@ -22,6 +22,7 @@ from i3dzoo.architecture import (
     same_padding,
 )
 from i3dzoo.arrays import Array, Tensors
+from i3dzoo.errors import MetadataError
 from i3dzoo.export.averages import average_inputs
 from i3dzoo.export.graph import ELEMENT, Graph, numpy_type
 from i3dzoo.export.options import ExportOptions, Size
@@ -111,7 +112,14 @@ class Network:
         return self.graph.node("Conv", [pooled, *inputs], self.prefix + HEAD)
 
     def _constant(self, name: str, value: Array) -> str:
-        return self.graph.constant(self.prefix + name, np.asarray(value).astype(self.dtype))
+        with np.errstate(over="ignore"):
+            typed = np.asarray(value).astype(self.dtype)
+        if self.options.precision == "fp16" and not np.isfinite(typed).all():
+            raise MetadataError(
+                f"{self.prefix}{name} reaches {np.abs(value).max():.3g}, and float16 ends at "
+                "65504; use --precision bf16 or fp32"
+            )
+        return self.graph.constant(self.prefix + name, typed)
 
     def _kept(self, name: str, weight: Array, bias: Array) -> tuple[Array, Array]:
         """Round weights to what is kept of them; the bias takes back what that does to the mean."""

@@ -111,7 +111,7 @@ def prove(
         batches: The two batch sizes.
 
     Raises:
-        FormatError: A difference is larger, or not a number.
+        FormatError: A difference is larger, or an output is not finite.
         VideoError: The video cannot be decoded.
     """
     middle_clip.cache_clear()  # the file may be another by now
@@ -120,6 +120,12 @@ def prove(
     for batch, size in cases(options, batches):
         inputs, clips = _show(checkpoints, options, batch, size, clip, seed)
         found = run(inputs)
+        for name, array in found.items():
+            if not np.isfinite(array).all():
+                raise FormatError(
+                    f"{where}: was not written: {runner} gives {name} that are not finite at batch "
+                    f"{batch}; its numbers do not fit {options.precision}, use another --precision"
+                )
         case = _compare({n: a.shape for n, a in inputs.items()}, found, networks, clips, options)
         allowed = _tolerance(options) * max(case.largest, 1.0) if atol is None else atol
         if not case.error <= allowed:  # also where the error is not a number
@@ -263,7 +269,8 @@ def _compare(
             expected[OUTPUT] = np.sum(logits, axis=0)
     if set(found) != set(expected):
         raise FormatError(f"the export gives {sorted(found)}; expected {sorted(expected)}")
-    error = max(float(np.abs(found[name] - want).max()) for name, want in expected.items())
+    # numpy's maximum, unlike Python's, of a NaN is NaN
+    error = float(np.max([np.abs(found[name] - want).max() for name, want in expected.items()]))
     first = OUTPUT if OUTPUT in expected else min(expected)
     same = np.array_equal(found[first].argmax(-1), expected[first].argmax(-1))
     return Case(shapes, error, float(np.abs(expected[first]).max()), bool(same))
