@@ -25,6 +25,7 @@ from i3dzoo.export.engine_build import RTX, EngineOptions, Library, build_engine
 from i3dzoo.export.onnx import build
 from i3dzoo.export.options import AXES, ExportOptions
 from i3dzoo.export.refit import refit_export
+from i3dzoo.export.runtime import OnnxEngine
 from i3dzoo.export.tensorrt import export_engine, sidecar
 from i3dzoo.export.tensorrt_engine import TensorRTEngine
 
@@ -171,6 +172,39 @@ def test_other_engines(rgb: Checkpoint, tmp_path: Path, precision: Any, options:
         assert document["shapes"][name][2] == [2, 3, 32, 80, 96]
     assert document["inputs"][name]["type"] == ("UINT8" if options.pixels else "FLOAT")
     assert any(line.startswith("TensorRT: Building") for line in told)
+
+
+def test_proved_within_its_shapes(rgb: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is shown to an engine is the smallest and the largest that it takes."""
+    seen = []
+
+    class Engine:
+        def __init__(self, plan: bytes, _: dict[str, Any]) -> None:
+            self.run_graph = OnnxEngine(plan).run
+
+        def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+            seen.append(inputs["input_rgb"].shape)
+            return self.run_graph(inputs)
+
+    monkeypatch.setattr("i3dzoo.export.tensorrt_engine.TensorRTEngine", Engine)
+    options = ExportOptions(AXES)
+    sizes = "1x9x40x40,2x10x40x48,2x10x40x48"
+    shapes = tensorrt.parse_shapes(sizes, [rgb], options)
+    about = {"precision": "fp32", "library": "", "version": "", "shapes": shapes}
+    plan = build([rgb], options).SerializeToString()
+    tensorrt.prove_engine(Path("x.engine"), plan, about, [rgb], options)
+    assert seen == [(1, 3, 9, 40, 40), (2, 3, 10, 40, 48)]
+    assert about["proved"] == "engine"
+
+
+@pytest.mark.parametrize("shapes", [None, "1,2,4"])
+def test_dynamic_axes_need_sizes(rgb: Checkpoint, shapes: str | None) -> None:
+    """Axes that shall vary, and would not, are refused; so is a clip that is too short."""
+    with pytest.raises(MetadataError, match="leaves the dynamic frames as they are; pass --shapes"):
+        tensorrt.parse_shapes(shapes, [rgb], ExportOptions(("frames",)))
+    short = "1x8x32x32,1x16x32x32,1x16x32x32"
+    with pytest.raises(MetadataError, match="is of 8 frames; I3D takes 9 or more"):
+        tensorrt.parse_shapes(short, [rgb], ExportOptions(("frames",)))
 
 
 @pytest.mark.parametrize(

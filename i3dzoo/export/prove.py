@@ -95,9 +95,9 @@ def prove(
     clip: Path | None = None,
     seed: int = 0,
     atol: float | None = None,
-    batches: tuple[int, int] = (1, 2),
+    shown: Sequence[tuple[int, Size]] | None = None,
 ) -> Proof:
-    """Compare an exported network with PyTorch at two batch sizes and, if dynamic, two shapes.
+    """Compare an exported network with PyTorch, batch by batch and size by size.
 
     Args:
         where: The file to be, for messages.
@@ -108,7 +108,7 @@ def prove(
         clip: A video to show; None shows seeded noise.
         seed: Of the noise.
         atol: Largest difference that passes, in logits; None takes `TOLERANCE`.
-        batches: The two batch sizes.
+        shown: Batches, and sizes of the axes that are dynamic; None takes `cases`.
 
     Raises:
         FormatError: A difference is larger, or an output is not finite.
@@ -117,7 +117,7 @@ def prove(
     middle_clip.cache_clear()  # the file may be another by now
     networks = [build(checkpoint).float() for checkpoint in checkpoints]
     done, tolerances = [], []
-    for batch, size in cases(options, batches):
+    for batch, size in cases(options) if shown is None else shown:
         inputs, clips = _show(checkpoints, options, batch, size, clip, seed)
         found = run(inputs)
         for name, array in found.items():
@@ -148,11 +148,11 @@ def _tolerance(options: ExportOptions) -> float:
     return TOLERANCE[options.precision]
 
 
-def cases(options: ExportOptions, batches: tuple[int, int] = (1, 2)) -> list[tuple[int, Size]]:
+def cases(options: ExportOptions) -> list[tuple[int, Size]]:
     """Return what is compared: batches of one and two, and another size where it is open."""
-    found: list[tuple[int, Size]] = [(batch, (None, None, None)) for batch in batches]
+    found: list[tuple[int, Size]] = [(batch, (None, None, None)) for batch in (1, 2)]
     if options.dynamic:
-        found.append((batches[1], OTHER_SIZE))
+        found.append((2, OTHER_SIZE))
     return found
 
 

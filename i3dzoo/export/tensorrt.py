@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from i3dzoo._files import atomic_write, check_output
+from i3dzoo.architecture import MIN_FRAMES
 from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.errors import DeviceError, MetadataError
 from i3dzoo.export.describe import describe
@@ -147,7 +148,10 @@ def prove_engine(
     remark = f"{sidecar(path).name} says what the engine needs; keep it beside the engine"
     # what the engine keeps of a float32 graph, also where its description is older than `bits`
     kept = dataclasses.replace(options, bits=BITS.get(about["precision"]))
-    batches = next(iter(about["shapes"].values()))
+    # an engine takes nothing outside of its shapes
+    shapes = dict.fromkeys(map(tuple, next(iter(about["shapes"].values()))))
+    first = 1 if options.pixels else 2  # the axis of frames, behind the channels or before them
+    shown = [(shape[0], shape[first : first + 3]) for shape in shapes]
     try:
         proof = prove(
             str(path),
@@ -155,7 +159,7 @@ def prove_engine(
             f"{about['library']} {about['version']}",
             checkpoints,
             kept,
-            batches=(batches[0][0], batches[2][0]),
+            shown=shown,
             **told,
         )
     except DeviceError as error:
@@ -213,13 +217,19 @@ def parse_shapes(
     """Read `MIN,OPT,MAX`, each a batch or BxTxHxW, into the shapes of the inputs.
 
     Raises:
-        MetadataError: It is malformed, falls, or asks for sizes of axes that are not dynamic.
+        MetadataError: It is malformed, falls, asks for sizes of axes that are not dynamic, or for
+            none of those that are.
     """
     from i3dzoo.export.onnx import input_shapes
 
     parts = (text or "1,1,8").split(",")
     parts = parts * 3 if len(parts) == 1 else parts
     found: list[dict[str, Shape]] = []
+    if options.dynamic and "x" not in parts[0]:
+        raise MetadataError(
+            f"the shapes are {text!r}, which leaves the dynamic {', '.join(options.dynamic)} as "
+            "they are; pass --shapes MIN,OPT,MAX of clips, each BxTxHxW such as 8x64x224x224"
+        )
     for part in parts:
         numbers = part.strip().split("x")
         if len(parts) != 3 or len(numbers) not in (1, 4) or not all(n.isdecimal() for n in numbers):
@@ -232,6 +242,10 @@ def parse_shapes(
         shapes = input_shapes(checkpoints, options, batch, asked)
         for name, shape in shapes.items():
             fits = not size or options.pixels or shape[2:] == tuple(size)
+            if size and size[0] < MIN_FRAMES:
+                raise MetadataError(
+                    f"the shape {part} is of {size[0]} frames; I3D takes {MIN_FRAMES} or more"
+                )
             if not fits or 0 in shape:
                 raise MetadataError(
                     f"the shape {part} does not fit {name}, which is {list(shape)}; make the axes "
