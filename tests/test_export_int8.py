@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from i3dzoo.checkpoint import Checkpoint, write_checkpoint
-from i3dzoo.errors import FormatError, MetadataError
+from i3dzoo.errors import FormatError, MetadataError, MissingFileError
 from i3dzoo.export.calibrate import Calibration, calibrate, calibrated, read_calibration
 from i3dzoo.export.onnx import build, node_limit
 from i3dzoo.export.options import AXES, ExportOptions
@@ -117,14 +117,47 @@ class TestKept:
             assert (again.units, again.clips) == (made.units, made.clips)
         assert told == [f"calibration: that of {kept}, 1 clips"] * 2
 
+    def test_other_clips(self, rgb: Checkpoint, video: Path, tmp_path: Path) -> None:
+        """Clips of another size, or of another video of the same name, are shown anew."""
+        kept = tmp_path / "x.calibration.json"
+        told: list[str] = []
+        calibrated(rgb, [video], kept)
+        calibrated(small(rgb, 32, 24), [video], kept, told.append)
+        other = write_video(tmp_path / video.name, numbered(30, 40, 56))
+        calibrated(rgb, [other], kept)
+        calibrated(rgb, [video, other], kept, told.append)
+        assert told == ["calibration: clip 1 of 1"] * 2 + [
+            f"calibration: clip {number} of 2" for number in (1, 2, 1, 2)
+        ]
+        assert len(read_calibration(kept).clips) == 2
+
+    def test_what_is_no_video_is_left_out(
+        self, rgb: Checkpoint, video: Path, tmp_path: Path
+    ) -> None:
+        """Text and folders among the videos are named, and not shown."""
+        folder = tmp_path / "clips"
+        (folder / "more").mkdir(parents=True)
+        (folder / "readme.txt").write_text("Clips for calibration.")
+        (folder / "a.mov").write_bytes(video.read_bytes())
+        told: list[str] = []
+        made = calibrated(rgb, [folder], tmp_path / "x.json", told.append)
+        assert len(made.clips) == 1
+        assert [line.split(":")[1:3] for line in told[:2]] == [
+            [" left out", f" {folder / name}"] for name in ("more", "readme.txt")
+        ]
+
     def test_what_does_not_fit(self, rgb: Checkpoint, video: Path, tmp_path: Path) -> None:
         """Other weights, no clips and malformed files are refused in a sentence."""
         kept = tmp_path / "x.calibration.json"
         with pytest.raises(MetadataError, match="show some with --calibrate VIDEO"):
             calibrated(rgb, [], kept)
         calibrated(rgb, [video], kept)
-        with pytest.raises(MetadataError, match="is of other weights; show videos"):
+        with pytest.raises(MetadataError, match="is of other weights, or of clips other"):
             calibrated(noisy("rgb", 5, seed=1), [], kept)
+        with pytest.raises(MetadataError, match=r"other than rgb, 24 frames .*; show videos with"):
+            calibrated(small(rgb, 32, 24), [], kept)
+        with pytest.raises(MissingFileError, match="gone: there is no such video or folder"):
+            calibrated(rgb, [tmp_path / "gone"], kept)
         document = json.loads(kept.read_text())
         del document["units"]["Mixed_5c.Branch_0.Conv3d_0a_1x1"]
         for text, message in (

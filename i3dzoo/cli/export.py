@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from i3dzoo.export.options import ExportOptions, Precision
     from i3dzoo.export.rounding import Rounding
     from i3dzoo.export.targets import Export
+    from i3dzoo.video import Channels
 
 _TENSORRT = ("shapes", "workspace", "timing_cache", "compatible", "refittable")
 _AXES = ("frames", "height", "width")  # of i3dzoo.export.options, which the help must not import
@@ -171,7 +172,7 @@ def _export(
     proof = {key: options[key] for key in ("clip", "seed", "atol", "force")}
     rounding = _rounding(checkpoints, target, output, options)
     if options["precision"] == "int8" and proof["clip"] is None:
-        proof["clip"] = _first_video(options)
+        proof["clip"] = _first_video(options, checkpoints[0].metadata.input.channels)
     if options["refit"]:
         return _refit(checkpoints, target, output, options, proof)
     if target != "tensorrt":
@@ -228,11 +229,11 @@ def _rounding(
     return calibrated(checkpoints[0], options["calibrate"], kept, say).units
 
 
-def _first_video(options: dict[str, Any]) -> Path:
+def _first_video(options: dict[str, Any], channels: "Channels") -> Path:
     """Return a video to compare on: int8 fits noise no better than it must."""
     from i3dzoo.export.calibrate import videos_in
 
-    video = next(videos_in(options["calibrate"]), None)
+    video = next(videos_in(options["calibrate"], channels), None)
     if video is None:
         raise click.UsageError("int8 is compared with PyTorch on a real clip; pass --clip VIDEO")
     return video

@@ -19,13 +19,15 @@ from i3dzoo.architecture import UNITS
 from i3dzoo.arrays import Array
 from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.checksums import sha256
-from i3dzoo.errors import FormatError, MetadataError, MissingFileError
+from i3dzoo.errors import FormatError, MetadataError, MissingFileError, VideoError
 from i3dzoo.export.describe import digest
 from i3dzoo.export.network import fold
 from i3dzoo.export.rounding import LEVELS, Rounding, filter_scales
 
 if TYPE_CHECKING:
     import torch
+
+    from i3dzoo.video import Channels
 
 __all__ = ["Calibration", "calibrate", "calibrated", "read_calibration", "videos_in"]
 
@@ -38,12 +40,14 @@ class Calibration:
 
     Attributes:
         weights: CRC32C of the checkpoint's tensors.
-        clips: SHA-256 of each video that was shown, by its name.
+        input: Of the checkpoint, which the clips were made for.
+        clips: SHA-256 of each video that was shown, in order.
         units: By name.
     """
 
     weights: str
-    clips: dict[str, str]
+    input: str
+    clips: tuple[str, ...]
     units: dict[str, Rounding]
 
 
@@ -62,18 +66,23 @@ def calibrated(
         say: Told of progress.
 
     Raises:
+        MissingFileError: A video that is named is not there.
         MetadataError: No videos are named, and nothing that fits is kept.
         VideoError: A video cannot be decoded.
     """
-    videos = list(videos_in(shown))
-    clips = {video.name: _identity(video) for video in videos}
+    videos = list(videos_in(shown, checkpoint.metadata.input.channels, say))
+    clips = _identities(videos)
     if kept.exists():
         found = read_calibration(kept)
-        if found.weights == digest(checkpoint) and clips in ({}, found.clips):
+        same = (found.weights, found.input) == (digest(checkpoint), str(checkpoint.metadata.input))
+        if same and clips in ((), found.clips):
             say(f"calibration: that of {kept}, {len(found.clips)} clips")
             return found
         if not videos:
-            raise MetadataError(f"{kept}: is of other weights; show videos with --calibrate")
+            raise MetadataError(
+                f"{kept}: is of other weights, or of clips other than "
+                f"{checkpoint.metadata.input}; show videos with --calibrate"
+            )
     if not videos:
         raise MetadataError(
             "int8 rounds by what real clips make of the network; show some with --calibrate VIDEO, "
@@ -122,8 +131,8 @@ def calibrate(
         coarse = np.round(weight / scales) * scales
         shift = weight.sum((2, 3, 4)) @ exact - coarse.sum((2, 3, 4)) @ rounded
         units[unit] = Rounding(reach[unit], tuple(float(np.float32(x)) for x in shift))
-    clips = {video.name: _identity(video) for video in videos}
-    return Calibration(digest(checkpoint), clips, units)
+    spec = str(checkpoint.metadata.input)
+    return Calibration(digest(checkpoint), spec, _identities(videos), units)
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -143,7 +152,8 @@ def read_calibration(path: Path) -> Calibration:
             name: Rounding(float(unit["largest"]), tuple(map(float, unit["shift"])))
             for name, unit in document["units"].items()
         }
-        found = Calibration(str(document["weights_crc32c"]), dict(document["clips"]), units)
+        clips = tuple(map(str, document["clips"]))
+        found = Calibration(str(document["weights_crc32c"]), str(document["input"]), clips, units)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, FormatError):
             raise
@@ -158,6 +168,7 @@ def _to_json(made: Calibration) -> bytes:
     document = {
         "format": _VERSION,
         "weights_crc32c": made.weights,
+        "input": made.input,
         "clips": made.clips,
         "units": {name: dataclasses.asdict(unit) for name, unit in made.units.items()},
     }
@@ -187,15 +198,39 @@ def _observe(
         say(f"calibration: clip {number} of {len(videos)}")
 
 
-def videos_in(shown: Iterable[Path]) -> Iterator[Path]:
-    """Yield the videos, and those in folders by name; a folder of images is a video itself."""
+def videos_in(
+    shown: Iterable[Path], channels: "Channels" = "rgb", say: Callable[[str], None] = lambda _: None
+) -> Iterator[Path]:
+    """Yield the videos, and those in folders by name; a folder of images is a video itself.
+
+    Args:
+        shown: Videos and folders of videos.
+        channels: Of the videos.
+        say: Told of what lies in the folders and is no video, which is left out.
+
+    Raises:
+        MissingFileError: There is nothing at a path.
+    """
+    from i3dzoo.video import probe
     from i3dzoo.video._frames import is_frames
 
     for path in shown:
-        if path.is_dir() and not is_frames(path):
-            yield from sorted(each for each in path.iterdir() if not each.name.startswith("."))
-        else:
+        if not path.exists():
+            raise MissingFileError(f"{path}: there is no such video or folder; see --calibrate")
+        if not path.is_dir() or is_frames(path):
             yield path
+            continue
+        for each in sorted(each for each in path.iterdir() if not each.name.startswith(".")):
+            try:
+                probe(each, channels)
+            except VideoError as error:
+                say(f"calibration: left out: {error}")
+            else:
+                yield each
+
+
+def _identities(videos: Iterable[Path]) -> tuple[str, ...]:
+    return tuple(sorted(map(_identity, videos)))
 
 
 def _identity(video: Path) -> str:
