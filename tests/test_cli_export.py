@@ -19,6 +19,7 @@ from i3dzoo.export import portable, tao
 from i3dzoo.export.describe import describe, read_description
 from i3dzoo.export.options import AXES, ExportOptions
 from i3dzoo.export.prove import prove
+from i3dzoo.export.targets import export
 from i3dzoo.loading import build as network
 from i3dzoo.predict import predict_video
 from i3dzoo.surgery import change_dtype
@@ -190,6 +191,12 @@ class TestTorch:
             ExportOptions(),
         )
         assert [case.error < 1e-4 * case.largest for case in proof.cases] == [True] * 2
+
+    @pytest.mark.parametrize("target", ["torchscript", pytest.param("pt2", marks=pytest.mark.slow)])
+    def test_without_a_head(self, tmp_path: Path, target: str) -> None:
+        """A network without a head gives its features."""
+        made = export([noisy("rgb", 0)], target, tmp_path / "x", ExportOptions())
+        assert made.proof is not None
 
     @pytest.mark.parametrize("options", [{"features": True}, {"precision": "fp16"}])
     def test_what_they_do_not_have(self, checkpoint: Checkpoint, options: dict[str, Any]) -> None:

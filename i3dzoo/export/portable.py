@@ -107,12 +107,12 @@ def torchscript(checkpoint: Checkpoint, options: ExportOptions, texts: Mapping[s
     return file.getvalue()
 
 
-def load_torchscript(data: bytes) -> Runner:
-    """Return what runs a TorchScript archive."""
+def load_torchscript(data: bytes, output: str = OUTPUT) -> Runner:
+    """Return what runs a TorchScript archive, and calls its output so."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
         module = torch.jit.load(io.BytesIO(data), "cpu")  # type: ignore[no-untyped-call] # PyTorch
-    return _runner(module)
+    return _runner(module, output)
 
 
 def pt2(checkpoint: Checkpoint, options: ExportOptions, texts: Mapping[str, str]) -> bytes:
@@ -140,16 +140,16 @@ def pt2(checkpoint: Checkpoint, options: ExportOptions, texts: Mapping[str, str]
     return file.getvalue()
 
 
-def load_pt2(data: bytes) -> Runner:
-    """Return what runs a torch.export archive."""
-    return _runner(torch.export.load(io.BytesIO(data)).module())
+def load_pt2(data: bytes, output: str = OUTPUT) -> Runner:
+    """Return what runs a torch.export archive, and calls its output so."""
+    return _runner(torch.export.load(io.BytesIO(data)).module(), output)
 
 
-def _runner(module: Any) -> Runner:
+def _runner(module: Any, output: str) -> Runner:
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
         (clip,) = inputs.values()
         with torch.inference_mode():
-            return {OUTPUT: module(torch.from_numpy(clip)).numpy()}
+            return {output: module(torch.from_numpy(clip)).numpy()}
 
     return run
 

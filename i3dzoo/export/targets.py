@@ -11,7 +11,7 @@ import numpy as np
 from i3dzoo._files import atomic_write, check_output, output_error
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.errors import FormatError, MetadataError
-from i3dzoo.export.options import ExportOptions
+from i3dzoo.export.options import OUTPUT, ExportOptions
 
 if TYPE_CHECKING:
     from i3dzoo.export.prove import Proof, Runner
@@ -119,11 +119,12 @@ def _torch(
 
     (checkpoint,) = _one(checkpoints, target)
     texts = describe(checkpoints, options)
+    output = OUTPUT if checkpoint.metadata.num_classes else "features"
     if target == "pt2":
         data = portable.pt2(checkpoint, options, texts)
-        return data, portable.load_pt2(data), "torch.export"
+        return data, portable.load_pt2(data, output), "torch.export"
     data = portable.torchscript(checkpoint, options, texts)
-    return data, portable.load_torchscript(data), "TorchScript"
+    return data, portable.load_torchscript(data, output), "TorchScript"
 
 
 def _tao(checkpoints: Sequence[Checkpoint], path: Path, force: bool) -> Export:
