@@ -141,6 +141,13 @@ class TestExport:
             (["--to", "onnx", "--pixels", "320"], "expected WIDTHxHEIGHT"),
             (["--to", "onnx", "--precision", "tf32"], "tf32 is how TensorRT computes"),
             (["--to", "onnx", "--shapes", "1,2,3"], "--shapes is for --to tensorrt"),
+            (["--to", "onnx", "--workspace", "2"], "--workspace is for --to tensorrt"),
+            (["--to", "onnx", "--workspace", "0"], "expected GiB, such as 4"),
+            (["--to", "tensorrt", "--workspace", "nan"], "expected GiB, such as 4"),
+            (["--to", "tensorrt", "--workspace", "1e30"], "expected GiB, such as 4"),
+            (["--to", "onnx", "--opset", "0"], "0 is not in the range x>=13"),
+            (["--to", "torchscript", "--opset", "13"], "--opset is for --to onnx or tensorrt"),
+            (["--to", "tao", "--atol", "1"], "--atol is for networks that run"),
         ],
     )
     def test_wrong_usage(
@@ -199,8 +206,12 @@ class TestTorch:
         assert made.proof is not None
 
     @pytest.mark.parametrize("options", [{"features": True}, {"precision": "fp16"}])
-    def test_what_they_do_not_have(self, checkpoint: Checkpoint, options: dict[str, Any]) -> None:
+    def test_what_they_do_not_have(
+        self, checkpoint: Checkpoint, tmp_path: Path, options: dict[str, Any]
+    ) -> None:
         """Options of ONNX are refused, not ignored."""
+        with pytest.raises(MetadataError, match=r"tao has no .*; export to onnx for that"):
+            export([checkpoint], "tao", tmp_path / "x.pt", ExportOptions(**options))
         with pytest.raises(MetadataError, match=r"torchscript has no .*; export to onnx for that"):
             portable.torchscript(checkpoint, ExportOptions(**options), {})
         with pytest.raises(MetadataError, match="pt2 has no dynamic frames"):

@@ -290,6 +290,11 @@ class TestRefusals:
         with pytest.raises(MetadataError, match=message):
             ExportOptions(**options)  # type: ignore[arg-type] # wrong on purpose
 
+    def test_opsets_to_come(self, rgb: Checkpoint) -> None:
+        """An opset that onnx does not know yet is refused."""
+        with pytest.raises(MetadataError, match=r"opset is 99, and onnx .* knows \d+ and older"):
+            build([rgb], ExportOptions(opset=99))
+
     def test_streams_that_do_not_fit(self, rgb: Checkpoint) -> None:
         """Two streams must be two, and name the same classes."""
         with pytest.raises(MetadataError, match="the checkpoints are rgb, rgb; expected one"):

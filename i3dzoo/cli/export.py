@@ -41,6 +41,12 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     return int(height), int(width)
 
 
+def _gibibytes(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1 << 20:  # also where it is not a number
+        raise click.BadParameter("expected GiB, such as 4", ctx, param)
+    return value
+
+
 @click.command()
 @click.argument("model")
 @click.option(
@@ -73,7 +79,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     type=click.Path(path_type=Path),
     help="int8: a video or a folder of videos to round by; kept as FILE.calibration.json.",
 )
-@click.option("--opset", type=int, help="Of ONNX.  [default: 13; 22 with bf16]")
+@click.option("--opset", type=click.IntRange(min=13), help="Of ONNX.  [default: 13; 22 with bf16]")
 @click.option("--keep-bn", is_flag=True, help="Keep BatchNorm as nodes instead of folding it.")
 @click.option("--features", is_flag=True, help="Give the pooled features as an output, too.")
 @click.option("--steps", is_flag=True, help="Give the logits of each step, too, for timelines.")
@@ -91,7 +97,12 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     metavar="MIN,OPT,MAX",
     help="TensorRT: batches such as 1,4,8, or clips such as 1x64x224x224,… (BxTxHxW).",
 )
-@click.option("--workspace", type=float, help="TensorRT: the most memory to build in, in GiB.")
+@click.option(
+    "--workspace",
+    type=float,
+    callback=_gibibytes,
+    help="TensorRT: the most memory to build in, in GiB.",
+)
 @click.option(
     "--timing-cache", type=click.Path(path_type=Path), help="TensorRT: kept between builds."
 )
@@ -134,7 +145,7 @@ def command(model: str, target: str, output: Path, flow: str | None, **options: 
     chosen = ExportOptions(
         dynamic=options["dynamic"],
         keep_bn=options["keep_bn"],
-        opset=options["opset"] or (22 if precision == "bf16" else 13),
+        opset=(22 if precision == "bf16" else 13) if options["opset"] is None else options["opset"],
         precision=precision,
         features=options["features"],
         steps=options["steps"],
@@ -176,7 +187,11 @@ def _export(
     if options["refit"]:
         return _refit(checkpoints, target, output, options, proof)
     if target != "tensorrt":
-        _refuse(options, "is for --to tensorrt")
+        _refuse("is for --to tensorrt", *_TENSORRT)
+        if target != "onnx":
+            _refuse("is for --to onnx or tensorrt", "opset")
+        if target == "tao":
+            _refuse("is for networks that run; those for tao are read back", "clip", "seed", "atol")
         from i3dzoo.export.targets import export
 
         return export(checkpoints, target, output, chosen, rounding=rounding, **proof)
@@ -187,9 +202,11 @@ def _export(
     return export_engine(checkpoints, output, chosen, engine, rounding=rounding, say=say, **proof)
 
 
-def _refuse(options: dict[str, Any], why: str, keys: tuple[str, ...] = _TENSORRT) -> None:
+def _refuse(why: str, *keys: str) -> None:
+    """Refuse options that were given, whatever their value."""
+    source = click.get_current_context().get_parameter_source
     for key in keys:
-        if options[key]:
+        if source(key) is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{key.replace('_', '-')} {why}")
 
 
@@ -202,10 +219,8 @@ def _refit(
 ) -> "Export":
     if target != "tensorrt":
         raise click.UsageError("--refit is for --to tensorrt")
-    keys = (*_TENSORRT, "dynamic", "keep_bn", "opset", "features", "steps", "pixels")
-    _refuse(options, "is as the engine was built; leave it out with --refit", keys)
-    if options["precision"] != "fp32":
-        raise click.UsageError("--precision is as the engine was built; leave it out with --refit")
+    keys = ("precision", "dynamic", "keep_bn", "opset", "features", "steps", "pixels", "calibrate")
+    _refuse("is as the engine was built; leave it out with --refit", *_TENSORRT, *keys)
     from i3dzoo.export.refit import refit_export
 
     return refit_export(checkpoints, options["refit"], output, **proof)
@@ -216,11 +231,11 @@ def _rounding(
 ) -> "Mapping[str, Rounding] | None":
     """Return how int8 rounds, from clips or from what an earlier export kept."""
     if options["precision"] != "int8":
-        _refuse(options, "is for --precision int8", ("calibrate",))
+        _refuse("is for --precision int8", "calibrate")
         return None
     if target not in ("onnx", "tensorrt") or len(checkpoints) > 1:
         raise click.UsageError("int8 is for one stream, to onnx or tensorrt")
-    _refuse(options, "does not go with int8, whose scales belong to its weights", ("refittable",))
+    _refuse("does not go with int8, whose scales belong to its weights", "refittable")
     from i3dzoo._files import check_output
     from i3dzoo.export.calibrate import calibrated
 

@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from i3dzoo.arrays import Array, bfloat16
+from i3dzoo.errors import MetadataError
 from i3dzoo.export.options import Precision
 
 __all__ = ["ELEMENT", "Graph", "numpy_type"]
@@ -34,9 +35,18 @@ class Graph:
     Args:
         opset: Of the default operator set; the few operators that changed since 13 are written as
             this version wants them.
+
+    Raises:
+        MetadataError: The installed onnx knows no such version.
     """
 
     def __init__(self, opset: int) -> None:
+        newest = onnx.defs.onnx_opset_version()
+        if opset > newest:
+            raise MetadataError(
+                f"opset is {opset}, and onnx {onnx.__version__} knows {newest} and older; upgrade "
+                "onnx, or pass another --opset"
+            )
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []

@@ -80,6 +80,22 @@ class ExportOptions:
                 "out of the dynamic axes"
             )
 
+    def refuse(self, target: str, *names: str) -> None:
+        """Refuse what a target would leave out.
+
+        Args:
+            target: What is exported to.
+            names: Attributes that it does not have.
+
+        Raises:
+            MetadataError: One of them is set.
+        """
+        unwanted = [name for name in names if getattr(self, name)]
+        if self.precision != "fp32":
+            unwanted.append(f"precision {self.precision}")
+        if unwanted:
+            raise MetadataError(f"{target} has no {', '.join(unwanted)}; export to onnx for that")
+
     def size(self, spec: Input) -> Size:
         """Return frames, height and width of a clip, None where any will do."""
         frames, height, width = (

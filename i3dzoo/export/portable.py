@@ -7,7 +7,7 @@ Here it is arithmetic on the input's own size, without a branch, which both comp
 import io
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,8 @@ from i3dzoo.loading import build
 from i3dzoo.model import InceptionI3d
 
 __all__ = ["PortableI3d", "load_pt2", "load_torchscript", "pt2", "torchscript"]
+
+_LACKING: Final = ("keep_bn", "features", "steps", "pixels")
 
 
 class _Pad(nn.Module):
@@ -97,7 +99,7 @@ class PortableI3d(nn.Module):
 
 def torchscript(checkpoint: Checkpoint, options: ExportOptions, texts: Mapping[str, str]) -> bytes:
     """Return a TorchScript archive for any batch and size, with the texts as extra files."""
-    _check(options, "torchscript")
+    options.refuse("torchscript", *_LACKING)
     file = io.BytesIO()
     with warnings.catch_warnings():
         # it says that torch.export is the future, which i3dzoo writes as well
@@ -121,7 +123,7 @@ def pt2(checkpoint: Checkpoint, options: ExportOptions, texts: Mapping[str, str]
     Raises:
         MetadataError: Another axis than the batch is to be dynamic, or another option is not had.
     """
-    _check(options, "pt2")
+    options.refuse("pt2", *_LACKING)
     if options.dynamic:
         # five stages of SAME padding make guards that torch.export's solver does not finish with
         raise MetadataError(
@@ -165,13 +167,3 @@ def _branches(block: nn.Module) -> list[nn.Module]:
         pool = [nn.MaxPool3d(3, 1, 1)] if number == 3 else []
         branches.append(nn.Sequential(*pool, *units))
     return branches
-
-
-def _check(options: ExportOptions, target: str) -> None:
-    unwanted = [
-        name for name in ("keep_bn", "features", "steps", "pixels") if getattr(options, name)
-    ]
-    if options.precision != "fp32":
-        unwanted.append(f"precision {options.precision}")
-    if unwanted:
-        raise MetadataError(f"{target} has no {', '.join(unwanted)}; export to onnx for that")

@@ -75,6 +75,7 @@ def export(
     """
     check_output(path, force)
     if target == "tao":
+        options.refuse("tao", "dynamic", "keep_bn", "features", "steps", "pixels")
         return _tao(checkpoints, path, force)
     nodes = None
     remarks: tuple[str, ...] = ()

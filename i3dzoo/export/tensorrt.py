@@ -222,7 +222,7 @@ def parse_shapes(
     """
     from i3dzoo.export.onnx import input_shapes
 
-    parts = (text or "1,1,8").split(",")
+    parts = ("1,1,8" if text is None else text).split(",")
     parts = parts * 3 if len(parts) == 1 else parts
     found: list[dict[str, Shape]] = []
     if options.dynamic and "x" not in parts[0]:
