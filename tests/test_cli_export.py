@@ -148,6 +148,9 @@ class TestExport:
             (["--to", "onnx", "--opset", "0"], "0 is not in the range x>=13"),
             (["--to", "torchscript", "--opset", "13"], "--opset is for --to onnx or tensorrt"),
             (["--to", "tao", "--atol", "1"], "--atol is for networks that run"),
+            (["--to", "onnx", "--seed", "-1"], "-1 is not in the range x>=0"),
+            (["--to", "onnx", "--pixels", "9999999x9999999"], "such as 320x240, each 8192 at most"),
+            (["--to", "onnx", "--clip", "gone.mp4"], "'gone.mp4' does not exist"),
         ],
     )
     def test_wrong_usage(

@@ -188,10 +188,13 @@ def test_on_the_command_line(capsys: Capture, rgb: Checkpoint, video: Path, tmp_
         (("--to", "tao"), "int8 is for one stream, to onnx or tensorrt"),
         (("--to", "tensorrt", "--refittable"), "whose scales belong to its weights"),
         (("--precision", "fp16", "--calibrate", video), "--calibrate is for --precision int8"),
+        (("--to", "tensorrt", "--refit", path), "--precision is as the engine was built"),
+        (("--force", "--calibrate", video, "--pixels", "64x64"), "the export takes 64x64; show a"),
     ):
         code, _, err = run(capsys, *common, *arguments)
-        assert code == 2
+        assert code == (1 if "--pixels" in arguments else 2)
         assert message in err
+        assert "calibration:" not in err
 
 
 def test_a_real_engine(rgb: Checkpoint, calibration: Calibration) -> None:

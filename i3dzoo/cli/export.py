@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from i3dzoo.export.options import ExportOptions, Precision
     from i3dzoo.export.rounding import Rounding
     from i3dzoo.export.targets import Export
-    from i3dzoo.video import Channels
+    from i3dzoo.metadata import Input
 
 _TENSORRT = ("shapes", "workspace", "timing_cache", "compatible", "refittable")
 _AXES = ("frames", "height", "width")  # of i3dzoo.export.options, which the help must not import
+
+_LARGEST = 8192  # edge of a frame; larger ones are not decoded either
 
 
 def _axes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -36,8 +38,10 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     if value is None:
         return None
     width, _, height = value.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise click.BadParameter("expected WIDTHxHEIGHT, such as 320x240", ctx, param)
+    if not all(edge.isdecimal() and 1 <= int(edge) <= _LARGEST for edge in (width, height)):
+        raise click.BadParameter(
+            f"expected WIDTHxHEIGHT, such as 320x240, each {_LARGEST} at most", ctx, param
+        )
     return int(height), int(width)
 
 
@@ -89,8 +93,16 @@ def _gibibytes(ctx: click.Context, param: click.Parameter, value: float | None) 
     callback=_size,
     help="Take uint8 frames of this size; resizing and scaling become part of the graph.",
 )
-@click.option("--clip", type=click.Path(path_type=Path), help="A video to prove it on.")
-@click.option("--seed", default=0, show_default=True, help="Of the noise to prove it on.")
+@click.option(
+    "--clip", type=click.Path(exists=True, path_type=Path), help="A video to prove it on."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the noise to prove it on.",
+)
 @click.option("--atol", type=float, help="Largest difference from PyTorch that passes, in logits.")
 @click.option(
     "--shapes",
@@ -181,11 +193,15 @@ def _export(
     options: dict[str, Any],
 ) -> "Export":
     proof = {key: options[key] for key in ("clip", "seed", "atol", "force")}
-    rounding = _rounding(checkpoints, target, output, options)
-    if options["precision"] == "int8" and proof["clip"] is None:
-        proof["clip"] = _first_video(options, checkpoints[0].metadata.input.channels)
     if options["refit"]:
         return _refit(checkpoints, target, output, options, proof)
+    rounding = None
+    if options["precision"] == "int8":
+        _check_int8(checkpoints, target, output, options)
+        proof["clip"] = _int8_clip(checkpoints[0].metadata.input, options)
+        rounding = _rounding(checkpoints[0], output, options)
+    else:
+        _refuse("is for --precision int8", "calibrate")
     if target != "tensorrt":
         _refuse("is for --to tensorrt", *_TENSORRT)
         if target != "onnx":
@@ -226,32 +242,40 @@ def _refit(
     return refit_export(checkpoints, options["refit"], output, **proof)
 
 
-def _rounding(
+def _check_int8(
     checkpoints: "list[Checkpoint]", target: str, output: Path, options: dict[str, Any]
-) -> "Mapping[str, Rounding] | None":
-    """Return how int8 rounds, from clips or from what an earlier export kept."""
-    if options["precision"] != "int8":
-        _refuse("is for --precision int8", "calibrate")
-        return None
+) -> None:
+    """Refuse, before clips are shown, what would be refused after."""
     if target not in ("onnx", "tensorrt") or len(checkpoints) > 1:
         raise click.UsageError("int8 is for one stream, to onnx or tensorrt")
     _refuse("does not go with int8, whose scales belong to its weights", "refittable")
     from i3dzoo._files import check_output
-    from i3dzoo.export.calibrate import calibrated
 
     check_output(output, options["force"])
-    kept = output.with_name(f"{output.name}.calibration.json")
-    return calibrated(checkpoints[0], options["calibrate"], kept, say).units
 
 
-def _first_video(options: dict[str, Any], channels: "Channels") -> Path:
+def _int8_clip(spec: "Input", options: dict[str, Any]) -> Path:
     """Return a video to compare on: int8 fits noise no better than it must."""
     from i3dzoo.export.calibrate import videos_in
+    from i3dzoo.export.prove import probe_clip
 
-    video = next(videos_in(options["calibrate"], channels), None)
+    video: Path | None = options["clip"]
+    if video is None:
+        video = next(videos_in(options["calibrate"], spec.channels), None)
     if video is None:
         raise click.UsageError("int8 is compared with PyTorch on a real clip; pass --clip VIDEO")
+    probe_clip(video, spec, options["pixels"])
     return video
+
+
+def _rounding(
+    checkpoint: "Checkpoint", output: Path, options: dict[str, Any]
+) -> "Mapping[str, Rounding]":
+    """Return how int8 rounds, from clips or from what an earlier export kept."""
+    from i3dzoo.export.calibrate import calibrated
+
+    kept = output.with_name(f"{output.name}.calibration.json")
+    return calibrated(checkpoint, options["calibrate"], kept, say).units
 
 
 def _document(made: "Export") -> dict[str, Any]:

@@ -17,9 +17,9 @@ from i3dzoo.export.options import INPUT, OUTPUT, PIXELS, ExportOptions, Precisio
 from i3dzoo.export.rounding import BITS
 from i3dzoo.loading import build
 from i3dzoo.metadata import Input
-from i3dzoo.video import load_clips, preprocess, probe, sampling, stream
+from i3dzoo.video import VideoInfo, load_clips, preprocess, probe, sampling, stream
 
-__all__ = ["TOLERANCE", "Case", "Proof", "Runner", "cases", "middle_clip", "prove"]
+__all__ = ["TOLERANCE", "Case", "Proof", "Runner", "cases", "middle_clip", "probe_clip", "prove"]
 
 Runner = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """From an array for each input to an array for each output, by name."""
@@ -222,6 +222,27 @@ def middle_clip(clip: Path, spec: Input) -> torch.Tensor:
     return pixels
 
 
+def probe_clip(clip: Path, spec: Input, pixels: tuple[int, int] | None) -> VideoInfo:
+    """Look at a video that shall be shown.
+
+    Args:
+        clip: The video.
+        spec: What the network takes.
+        pixels: Height and width of frames, where the export takes frames.
+
+    Raises:
+        VideoError: The video cannot be decoded.
+        FormatError: Its frames are of another size.
+    """
+    info = probe(clip, spec.channels)
+    if pixels is not None and (info.height, info.width) != pixels:
+        raise FormatError(
+            f"{clip}: has frames of {info.width}x{info.height} pixels, and the export takes "
+            f"{pixels[1]}x{pixels[0]}; show a video of that size with --clip"
+        )
+    return info
+
+
 def _frames(
     spec: Input,
     pixels: tuple[int, int],
@@ -233,12 +254,7 @@ def _frames(
     shape = (batch, spec.frames, *pixels, len(spec.mean))
     if clip is None:
         return generator.integers(0, 256, shape, "u1")
-    info = probe(clip, spec.channels)
-    if (info.height, info.width) != pixels:
-        raise FormatError(
-            f"{clip}: has frames of {info.width}x{info.height} pixels, and the export takes "
-            f"{pixels[1]}x{pixels[0]}; show a video of that size"
-        )
+    info = probe_clip(clip, spec, pixels)
     (chosen,) = sampling.clips(sampling.resample(info, spec.fps), spec.frames, 1)
     kept = dict(stream(info, chosen.indices))
     shown = np.stack([kept[index] for index in chosen.indices.tolist()])
