@@ -13,6 +13,7 @@ from PIL import Image
 from i3dzoo.arrays import Array
 from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.errors import FormatError, MetadataError, MissingFileError, OutputError, ShapeError
+from i3dzoo.export.describe import describe
 from i3dzoo.export.onnx import build, check, node_limit, widened
 from i3dzoo.export.options import AXES, ExportOptions
 from i3dzoo.export.prove import prove
@@ -272,6 +273,16 @@ class TestDescription:
             if each.key == "i3dzoo.rgb":
                 each.value = metadata.to_json()
         with pytest.raises(MetadataError, match="gives 51 logits and describes 2 classes"):
+            OnnxEngine(model.SerializeToString())
+
+    @pytest.mark.parametrize("name", ["steps", "features"])
+    def test_outputs_of_another_model(self, rgb: Checkpoint, name: str) -> None:
+        """A description of an output that the graph does not give is refused."""
+        model = build([rgb], ExportOptions())
+        told = describe([rgb], ExportOptions(**{name: True}))  # type: ignore[arg-type] # of a dict
+        for each in model.metadata_props:
+            each.value = told[each.key]
+        with pytest.raises(MetadataError, match=f"gives fc_pred and describes .*{name}; the file"):
             OnnxEngine(model.SerializeToString())
 
 

@@ -118,6 +118,11 @@ def test_gpus_that_tensorrt_rtx_does_not_run_on(
             "gives 400 logits, and its description names 5 classes",
         ),
         ({"description": {}}, MetadataError, "carries no description by i3dzoo"),
+        (
+            {"outputs": [], "version": None, "description": "x"},
+            MetadataError,
+            r"x\.engine\.json: is malformed: version, outputs, description; export again",
+        ),
     ],
 )
 def test_refused_elsewhere(
@@ -140,9 +145,11 @@ def test_missing_parts(engine: Path, tmp_path: Path) -> None:
     path.write_bytes(engine.read_bytes())
     with pytest.raises(MissingFileError, match=r"x\.engine\.json: is not there"):
         TensorRTEngine(path)
-    sidecar(path).write_text("{}")
-    with pytest.raises(MetadataError, match="is malformed"):
-        TensorRTEngine(path)
+    document = json.loads(sidecar(engine).read_text())
+    for text in ("{}", "[]", json.dumps({k: document[k] for k in document if k != "description"})):
+        sidecar(path).write_text(text)
+        with pytest.raises(MetadataError, match="is malformed"):
+            TensorRTEngine(path)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +219,7 @@ def test_dynamic_axes_need_sizes(rgb: Checkpoint, shapes: str | None) -> None:
     [
         ("1,2", "expected MIN,OPT,MAX"),
         ("1,2,x", "expected MIN,OPT,MAX"),
+        ("99999999999999999999", "expected MIN,OPT,MAX"),
         ("4,2,8", "do not rise from MIN over OPT to MAX"),
         ("1x16x64x64,1x16x64x64,1x32x64x64", "make the axes that shall vary --dynamic"),
         ("0,1,2", "does not fit input_rgb"),

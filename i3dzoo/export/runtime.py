@@ -143,7 +143,17 @@ class OnnxEngine:
         return self.run({INPUT[stream]: np.ascontiguousarray(x.cpu().float().numpy())})
 
     def _check_classes(self) -> None:
-        """Refuse labels for another number of classes than the graph gives."""
+        """Refuse outputs, or numbers of classes, other than the description says."""
+        given = {output.name for output in self._session.get_outputs()}
+        wanted = {OUTPUT} if self.num_classes else set()
+        wanted |= {"fc_steps"} if self.options.steps and self.num_classes else set()
+        if len(self.streams) == 1 and (self.options.features or not self.num_classes):
+            wanted.add("features")
+        if not wanted <= given:
+            raise MetadataError(
+                f"{self.where}: gives {', '.join(sorted(given))} and describes "
+                f"{', '.join(sorted(wanted))}; the file was altered, export it again"
+            )
         for output in self._session.get_outputs():
             if output.name == OUTPUT and output.shape[-1] != self.num_classes:
                 raise MetadataError(

@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 SIDECAR_VERSION: Final = 1
+_DIGITS: Final = 6  # of a number in shapes: TensorRT counts elements in 64 bits
 
 
 def export_engine(
@@ -232,10 +233,11 @@ def parse_shapes(
         )
     for part in parts:
         numbers = part.strip().split("x")
-        if len(parts) != 3 or len(numbers) not in (1, 4) or not all(n.isdecimal() for n in numbers):
+        sound = all(n.isdecimal() and len(n) <= _DIGITS for n in numbers)
+        if len(parts) != 3 or len(numbers) not in (1, 4) or not sound:
             raise MetadataError(
                 f"the shapes are {text!r}; expected MIN,OPT,MAX, each a batch such as 8 or "
-                "BxTxHxW such as 8x64x224x224"
+                f"BxTxHxW such as 8x64x224x224, in numbers of {_DIGITS} digits at most"
             )
         batch, *size = map(int, numbers)
         asked = (size[0], size[1], size[2]) if size else (None, None, None)

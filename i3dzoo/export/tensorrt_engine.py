@@ -5,7 +5,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["TensorRTEngine", "check_library", "read_engine"]
+
+_KEYS: Final = {
+    "library": str,
+    "version": str,
+    "gpu": dict | None,
+    "precision": str,
+    "shapes": dict,
+    "outputs": dict,
+    "compatible": str | None,
+    "refittable": bool,
+    "sha256": str,
+    "description": dict,
+}
+"""Types of what is read of a sidecar."""
 
 
 class TensorRTEngine:
@@ -240,13 +254,15 @@ def _read_sidecar(path: Path, data: bytes) -> dict[str, Any]:
         )
     try:
         document: dict[str, Any] = json.loads(beside.read_bytes())
-        version, digest = document["format"], document["sha256"]
-        _ = document["shapes"], document["outputs"], document["library"], document["compatible"]
+        version = document["format"]
+        wrong = [key for key, kind in _KEYS.items() if not isinstance(document[key], kind)]
     except (ValueError, KeyError, TypeError) as error:
-        raise MetadataError(f"{beside}: is malformed: {error}") from error
+        raise MetadataError(f"{beside}: is malformed: {error}; export again") from error
     if version != SIDECAR_VERSION:
         raise MetadataError(f"{beside}: is of version {version}; this i3dzoo reads 1: upgrade")
-    if hashlib.sha256(data).hexdigest() != digest:
+    if wrong:
+        raise MetadataError(f"{beside}: is malformed: {', '.join(wrong)}; export again")
+    if hashlib.sha256(data).hexdigest() != document["sha256"]:
         raise ChecksumError(
             f"{beside}: describes another engine than {path.name}; keep the two that were exported "
             "together, or export again"
