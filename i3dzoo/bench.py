@@ -22,7 +22,7 @@ import numpy as np
 from i3dzoo._files import atomic_write
 from i3dzoo.arrays import Array
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint
-from i3dzoo.errors import DependencyError, DeviceError, I3DZooError, MetadataError
+from i3dzoo.errors import DependencyError, DeviceError, FormatError, I3DZooError, MetadataError
 from i3dzoo.export.options import INPUT, OUTPUT, ExportOptions, Precision
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ __all__ = ["ENGINES", "Job", "Row", "available", "draw", "measure"]
 WARM_UPS: Final = 2
 
 Run = Callable[[Array], Array]
-"""From clips [B, C, T, H, W] to logits [B, classes], both float32."""
+"""From clips [B, C, T, H, W] to logits [B, classes], or features without a head; float32."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def measure(jobs: Sequence[Job], told: Callable[[Row], None] = lambda _: None) -
             if reference is None and job in exact:
                 reference = logits
             if reference is not None and logits is not None:
-                scale = float(np.abs(reference).max())
+                scale = float(np.abs(reference).max()) or 1.0
                 error = float(np.abs(logits - reference).max()) / scale
                 row = dataclasses.replace(row, error=error)
             rows.append(row)
@@ -213,8 +213,9 @@ def _child(job: Job, answer: Connection) -> None:
         for batch in job.batches:
             answer.send(_time(run, checkpoint, job, batch))
             done += 1
-    except (I3DZooError, RuntimeError, ImportError, MemoryError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except Exception as error:  # whatever an engine fails with, the others go on
+        text = str(error).strip().partition("\n")[0]
+        reason = text if isinstance(error, I3DZooError) else f"{type(error).__name__}: {text}"
         for batch in job.batches[done:]:
             answer.send((Row(job.engine, job.precision, batch, failure=reason), None))
     answer.close()
@@ -232,6 +233,8 @@ def _time(run: Run, checkpoint: Checkpoint, job: Job, batch: int) -> tuple[Row, 
         start = time.perf_counter()
         logits = run(clips)
         times.append(1e3 * (time.perf_counter() - start))
+    if not np.isfinite(logits).all():
+        raise FormatError("logits are not finite")
     middle, worst = (float(np.percentile(times, part)) for part in (50, 99))
     rate = 1e3 * batch / middle
     row = Row(job.engine, job.precision, batch, rate, middle, worst, _memory())
@@ -361,7 +364,8 @@ def _tensorrt(checkpoint: Checkpoint, job: Job) -> Run:
 
 def _logits(runner: "Runner", checkpoint: Checkpoint) -> Run:
     name = INPUT[checkpoint.metadata.stream]
-    return lambda clips: runner({name: clips})[OUTPUT]
+    output = OUTPUT if checkpoint.metadata.num_classes else "features"
+    return lambda clips: runner({name: clips})[output]
 
 
 ENGINES: Final[dict[str, Callable[[Checkpoint, Job], Run]]] = {

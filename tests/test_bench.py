@@ -1,8 +1,10 @@
 """`i3dzoo bench`: real engines in their own processes, failures that stop nothing, the picture."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -69,6 +71,32 @@ def test_what_fails_is_said(file: Path) -> None:
     assert good.failure is None
     assert good.error is not None
     assert 0 < good.error < 1e-4
+
+
+def test_without_a_head(tmp_path: Path) -> None:
+    """Features are compared where there are no logits."""
+    trunk = write_checkpoint(tmp_path / "x.safetensors", noisy("rgb", 0))
+    (row,) = measure([Job(trunk, "onnxruntime", runs=1, frames=9, crop=32)])
+    assert row.failure is None
+    assert row.error is not None
+    assert row.error < 1e-4
+
+
+def test_nothing_but_failures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Logits that are not finite are a failure, and a bench without any numbers is one."""
+    checkpoint = noisy("rgb", 5)
+    key = "Logits.Conv3d_0c_1x1.conv.weight"
+    tensors = dict(checkpoint.tensors) | {key: np.full_like(checkpoint.tensors[key], 3e38)}
+    file = write_checkpoint(
+        tmp_path / "x.safetensors", dataclasses.replace(checkpoint, tensors=tensors)
+    )
+    arguments = ["--engine", "torch", "--frames", "9", "--crop", "32", "--runs", "1", "--json"]
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", str(file), *arguments])
+    captured = capsys.readouterr()
+    assert stop.value.code == 1
+    assert json.loads(captured.out)["rows"][0]["failure"] == "logits are not finite"
+    assert "no engine gave numbers" in captured.err
 
 
 def test_errors_are_of_float32(file: Path, tmp_path: Path) -> None:

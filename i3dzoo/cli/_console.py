@@ -30,5 +30,9 @@ def say(text: str = "") -> None:
 
 
 def print_json(document: Any) -> None:
-    """Print the one JSON document of a command on standard output."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    """Print the one JSON document of a command on standard output.
+
+    JSON has no word for what is not finite, so that becomes null.
+    """
+    plain = json.loads(json.dumps(document), parse_constant=lambda _: None)
+    click.echo(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False))

@@ -54,16 +54,20 @@ def command(model: str, **options: Any) -> None:
       i3dzoo bench rgb_scratch --engine torch --engine onnxruntime --threads 2 --json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from i3dzoo import bench
+    from i3dzoo.errors import DeviceError
 
     if options["plot"] is not None:
         from i3dzoo.plot import check_plot
 
         check_plot(options["plot"], options["force"])
     rows = bench.measure(_jobs(model, options), _tell)
+    if options["as_json"]:
+        print_json({"model": model, "rows": [dataclasses.asdict(row) for row in rows]})
+    if all(row.failure is not None for row in rows):
+        raise DeviceError("no engine gave numbers; the lines above say why of each")
     if options["plot"] is not None:
         bench.draw(rows, options["plot"])
     if options["as_json"]:
-        print_json({"model": model, "rows": [dataclasses.asdict(row) for row in rows]})
         return
     _print(rows)
     say("Next: i3dzoo export MODEL --to onnx -o FILE writes a network for the fastest")
