@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from i3dzoo.errors import DeviceError, MetadataError
 
@@ -11,16 +11,25 @@ if TYPE_CHECKING:
 
     from i3dzoo.metadata import Metadata
 
-__all__ = ["Engine", "EngineName", "device_of", "load_engine", "run_batches", "run_clips"]
+__all__ = [
+    "SUFFIXES",
+    "Engine",
+    "EngineName",
+    "device_of",
+    "load_engine",
+    "run_batches",
+    "run_clips",
+]
 
 EngineName = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 
-_SUFFIXES: dict[str, Literal["onnxruntime", "tensorrt"]] = {
+SUFFIXES: Final[dict[str, Literal["onnxruntime", "tensorrt"]]] = {
     ".onnx": "onnxruntime",
     ".engine": "tensorrt",
     ".plan": "tensorrt",
     ".trt": "tensorrt",
 }
+"""What runs a file, by the end of its name."""
 
 
 class Engine(Protocol):
@@ -68,7 +77,7 @@ def load_engine(
     from i3dzoo.loading import find
 
     path = find(model, offline)
-    made_for = _SUFFIXES.get(path.suffix.lower())
+    made_for = SUFFIXES.get(path.suffix.lower())
     chosen = (made_for or "torch") if engine == "auto" else engine
     if made_for is not None and chosen != made_for:
         raise MetadataError(f"{path}: is for {made_for}, and {chosen} was asked for")

@@ -125,6 +125,31 @@ class TestExport:
         found = yaml.safe_load(tao.spec(Path("x.pt"), metadata))
         assert list(found["dataset"]["label_map"]) == list(labels)
 
+    @pytest.mark.parametrize(
+        ("classes", "arguments", "hint"),
+        [
+            (5, ("--pixels", "48x40"), "docs/export.md names what"),
+            (0, (), "i3dzoo features VIDEO --model"),
+        ],
+    )
+    def test_what_predict_does_not_take(
+        self, capsys: Capture, tmp_path: Path, classes: int, arguments: tuple[str, ...], hint: str
+    ) -> None:
+        """What comes next is what works."""
+        file = write_checkpoint(tmp_path / "x.safetensors", noisy("rgb", classes))
+        path = tmp_path / "x.onnx"
+        code, _, err = run(capsys, "export", file, "--to", "onnx", "-o", path, *arguments)
+        assert code == 0, err
+        assert f"Next: {hint}" in err
+
+    def test_names_that_say_nothing(self, capsys: Capture, file: Path, tmp_path: Path) -> None:
+        """A file that no command would know for what it is is not made."""
+        for target, suffixes in (("onnx", ".onnx"), ("tensorrt", ".engine, .plan, .trt")):
+            path = tmp_path / "x.bin"
+            code, _, err = run(capsys, "export", file, "--to", target, "-o", path)
+            assert code == 1
+            assert f"{path}: ends in none of {suffixes}, by which other commands know" in err
+
     def test_failures_leave_nothing(self, capsys: Capture, file: Path, tmp_path: Path) -> None:
         """An error is one line, exit code 1, and no file."""
         arguments = ("export", file, "--to", "onnx", "-o", tmp_path / "x.onnx", "--atol", "1e-12")

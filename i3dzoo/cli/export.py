@@ -249,9 +249,9 @@ def _check_int8(
     if target not in ("onnx", "tensorrt") or len(checkpoints) > 1:
         raise click.UsageError("int8 is for one stream, to onnx or tensorrt")
     _refuse("does not go with int8, whose scales belong to its weights", "refittable")
-    from i3dzoo._files import check_output
+    from i3dzoo.export.targets import check_path
 
-    check_output(output, options["force"])
+    check_path(output, target, options["force"])
 
 
 def _int8_clip(spec: "Input", options: dict[str, Any]) -> Path:
@@ -311,6 +311,11 @@ def _print(made: "Export", checkpoints: "list[Checkpoint]") -> None:
         "pt2": f'torch.export.load("{made.path}").module() in any program with PyTorch',
     }
     where = "" if made.runs_here else ", beside a GPU that runs it"
-    then = following.get(made.target, f"i3dzoo predict VIDEO --model {made.path}")
+    runs = f"i3dzoo predict VIDEO --model {made.path}"
+    if not made.plain:
+        runs = f"docs/export.md names what {made.path} takes and gives in a program of yours"
+    elif not checkpoints[0].metadata.num_classes:
+        runs = f"i3dzoo features VIDEO --model {made.path} -o FOLDER"
+    then = following.get(made.target, runs)
     say(f"Next{where}: {then}")
     click.echo(made.path)

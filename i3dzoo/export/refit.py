@@ -14,7 +14,7 @@ from i3dzoo.errors import DeviceError, FormatError, MetadataError
 from i3dzoo.export.cuda import gpu
 from i3dzoo.export.describe import describe, read_description
 from i3dzoo.export.engine_build import Library, library, logger
-from i3dzoo.export.targets import Export
+from i3dzoo.export.targets import Export, check_path
 from i3dzoo.export.tensorrt import prove_engine, sidecar, write_engine
 from i3dzoo.export.tensorrt_engine import check_library, read_engine
 
@@ -47,7 +47,7 @@ def refit_export(
         MetadataError: The engine is of another library, not refittable, or takes other clips.
         FormatError: The weights do not fit, or the comparison fails.
     """
-    check_output(path, force)
+    check_path(path, "tensorrt", force)
     check_output(sidecar(path), force)
     plan, about = read_engine(old)
     streams, options = read_description(str(old), about["description"])
@@ -77,7 +77,8 @@ def refit_export(
     told = {"clip": clip, "seed": seed, "atol": atol}
     proof, remarks = prove_engine(path, plan, about, checkpoints, options, **told)
     write_engine(path, plan, about)
-    return Export(path, "tensorrt", proof, len(graph.node), remarks)
+    plain = len(checkpoints) == 1 and options.pixels is None
+    return Export(path, "tensorrt", proof, len(graph.node), remarks, plain=plain)
 
 
 def refit_engine(found: Library, plan: bytes, weights: Mapping[str, Array]) -> bytes:

@@ -10,14 +10,15 @@ import numpy as np
 
 from i3dzoo._files import atomic_write, check_output, output_error
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from i3dzoo.errors import FormatError, MetadataError
+from i3dzoo.engines import SUFFIXES
+from i3dzoo.errors import FormatError, MetadataError, OutputError
 from i3dzoo.export.options import OUTPUT, ExportOptions
 
 if TYPE_CHECKING:
     from i3dzoo.export.prove import Proof, Runner
     from i3dzoo.export.rounding import Rounding
 
-__all__ = ["TARGETS", "Export", "export"]
+__all__ = ["TARGETS", "Export", "check_path", "export"]
 
 TARGETS: Final = ("onnx", "tensorrt", "tao", "torchscript", "pt2")
 
@@ -33,6 +34,7 @@ class Export:
         nodes: Of an ONNX graph.
         remarks: What else there is to know, one sentence each.
         runs_here: Whether this machine runs it.
+        plain: Whether it takes one stream of float clips, as the commands that run it give.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Export:
     nodes: int | None = None
     remarks: tuple[str, ...] = ()
     runs_here: bool = True
+    plain: bool = True
 
 
 def export(
@@ -73,7 +76,7 @@ def export(
         MetadataError: The target has no such option, or takes one stream.
         OutputError: The file exists or cannot be written.
     """
-    check_output(path, force)
+    check_path(path, target, force)
     if target == "tao":
         options.refuse("tao", "dynamic", "keep_bn", "features", "steps", "pixels")
         return _tao(checkpoints, path, force)
@@ -88,7 +91,24 @@ def export(
     proof = prove(str(path), run, runner, checkpoints, options, clip=clip, seed=seed, atol=atol)
     with atomic_write(path) as file:
         file.write(data)
-    return Export(path, target, proof, nodes, remarks)
+    plain = len(checkpoints) == 1 and options.pixels is None
+    return Export(path, target, proof, nodes, remarks, plain=plain)
+
+
+def check_path(path: Path, target: str, force: bool) -> None:
+    """Refuse, before the long work, an output that cannot be written, or whose name tells nothing.
+
+    Raises:
+        OutputError: It exists, its folder does not, or no engine would know it by its suffix.
+    """
+    runner = {"onnx": "onnxruntime", "tensorrt": "tensorrt"}.get(target)
+    known = [suffix for suffix, name in SUFFIXES.items() if name == runner]
+    if known and path.suffix.lower() not in known:
+        raise OutputError(
+            f"{path}: ends in none of {', '.join(known)}, by which other commands know what runs "
+            "it; name it so"
+        )
+    check_output(path, force)
 
 
 def _onnx(

@@ -31,7 +31,7 @@ from i3dzoo.export.engine_build import (
 )
 from i3dzoo.export.options import ExportOptions, Precision
 from i3dzoo.export.rounding import BITS, Rounding
-from i3dzoo.export.targets import Export
+from i3dzoo.export.targets import Export, check_path
 
 if TYPE_CHECKING:
     from i3dzoo.export.prove import Proof
@@ -89,7 +89,7 @@ def export_engine(
         FormatError: TensorRT refuses the graph, or a comparison fails.
         MetadataError: The library has no such precision, or the shapes are wrong.
     """
-    check_output(path, force)
+    check_path(path, "tensorrt", force)
     check_output(sidecar(path), force)
     found = library()
     refuse(found, engine)
@@ -119,7 +119,9 @@ def export_engine(
     ran, remarks = prove_engine(path, plan, about, checkpoints, typed, **told)
     write_engine(path, plan, about)
     nodes = len(model.graph.node)
-    return Export(path, "tensorrt", ran or proof, nodes, remarks, runs_here=ran is not None)
+    plain = len(checkpoints) == 1 and options.pixels is None
+    runs = ran is not None
+    return Export(path, "tensorrt", ran or proof, nodes, remarks, runs_here=runs, plain=plain)
 
 
 def prove_engine(
