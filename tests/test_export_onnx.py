@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -452,6 +453,21 @@ class TestGenuineWeights:
         for case in proof.cases:
             assert case.error <= FP32 * case.largest, str(case)
             assert case.same_top
+
+    @pytest.mark.parametrize("mode", ["half_pixel", "asymmetric"])
+    def test_large_pixels(self, genuine: Checkpoint, mode: str) -> None:
+        """Large frames, smooth as those of videos, pass; those sampled elsewhere do not."""
+        checkpoint = small(genuine, crop=112, frames=9)
+        options = ExportOptions(pixels=(2160, 3840))
+        model = build([checkpoint], options)
+        (resize,) = (node for node in model.graph.node if node.op_type == "Resize")
+        (where,) = (a for a in resize.attribute if a.name == "coordinate_transformation_mode")
+        where.s = mode.encode()
+        run = OnnxEngine(model.SerializeToString()).run
+        shown = [(1, options.size(checkpoint.metadata.input))]
+        failing = pytest.raises(FormatError, match="differs from PyTorch")
+        with nullcontext() if mode == "half_pixel" else failing:
+            prove("x.onnx", run, "onnxruntime", [checkpoint], options, shown=shown)
 
     def test_full_size(self, genuine: Checkpoint, test_data: Path) -> None:
         """64 frames of 224x224: PyTorch's logits, and the known answer."""

@@ -18,6 +18,7 @@ from i3dzoo.export.rounding import BITS
 from i3dzoo.loading import build
 from i3dzoo.metadata import Input
 from i3dzoo.video import VideoInfo, load_clips, preprocess, probe, sampling, stream
+from i3dzoo.video.transforms import resize_frames
 
 __all__ = ["TOLERANCE", "Case", "Proof", "Runner", "cases", "middle_clip", "probe_clip", "prove"]
 
@@ -37,6 +38,7 @@ int8 keeps 8 bits of the largest number.
 """
 
 OTHER_SIZE: Final = (11, 49, 66)  # odd, and with a last map that is smaller than 7x7
+_BLUR: Final = 16  # pixels from one random value to the next
 
 
 @dataclass(frozen=True)
@@ -251,9 +253,12 @@ def _frames(
     generator: np.random.Generator,
 ) -> Array:
     """Return uint8 frames [B, T, H, W, C]."""
-    shape = (batch, spec.frames, *pixels, len(spec.mean))
     if clip is None:
-        return generator.integers(0, 256, shape, "u1")
+        # enlarged, since what is between pixels that differ by all they can is a matter of rounding
+        count = (batch * spec.frames, *(-(-edge // _BLUR) for edge in pixels), len(spec.mean))
+        noise = torch.from_numpy(generator.integers(0, 256, count, "u1"))
+        large = resize_frames(noise, pixels).permute(0, 2, 3, 1).numpy()
+        return large.reshape(batch, spec.frames, *pixels, -1)
     info = probe_clip(clip, spec, pixels)
     (chosen,) = sampling.clips(sampling.resample(info, spec.fps), spec.frames, 1)
     kept = dict(stream(info, chosen.indices))
