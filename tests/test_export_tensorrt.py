@@ -18,6 +18,7 @@ from i3dzoo.errors import (
     FormatError,
     MetadataError,
     MissingFileError,
+    OutputError,
     ShapeError,
 )
 from i3dzoo.export import cuda, tensorrt
@@ -310,6 +311,15 @@ def test_nothing_is_left_where_the_proof_fails(rgb: Checkpoint, tmp_path: Path) 
     with pytest.raises(FormatError, match="was not written"):
         export_engine([rgb], tmp_path / "x.engine", ExportOptions(), EngineOptions(), atol=1e-12)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_is_written_with_its_sidecar_or_not(tmp_path: Path) -> None:
+    """Where the sidecar cannot be written, the engine is not either."""
+    path = tmp_path / "x.engine"
+    sidecar(path).mkdir()
+    with pytest.raises(OutputError, match=r"x\.engine\.json: cannot be written"):
+        tensorrt.write_engine(path, b"plan", {})
+    assert list(tmp_path.iterdir()) == [sidecar(path)]
 
 
 def test_what_cannot_be_refitted(engine: Path, rgb: Checkpoint, tmp_path: Path) -> None:

@@ -173,15 +173,14 @@ def prove_engine(
 
 
 def write_engine(path: Path, plan: bytes, about: dict[str, Any]) -> None:
-    """Write an engine and its sidecar.
+    """Write an engine and its sidecar, or neither.
 
     Raises:
         OutputError: One of them cannot be written.
     """
-    with atomic_write(path) as file:
-        file.write(plan)
-    with atomic_write(sidecar(path)) as file:
-        file.write(json.dumps(about, indent=1).encode())
+    with atomic_write(path) as engine, atomic_write(sidecar(path)) as beside:
+        engine.write(plan)
+        beside.write(json.dumps(about, indent=1).encode())
 
 
 def document(
