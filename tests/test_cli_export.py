@@ -108,7 +108,7 @@ class TestExport:
         back = read_checkpoint(path).tensors
         for name, array in checkpoint.tensors.items():
             np.testing.assert_array_equal(back[name], array)
-        assert f"  rgb_pretrained_model_path: {path}\n" in err
+        assert f'  rgb_pretrained_model_path: "{path}"\n' in err
         assert "  rgb_pretrained_num_classes: 5\n" in err
         assert "    action 4: 4\n" in err
         peer = Peer(5)
@@ -122,8 +122,18 @@ class TestExport:
         """The spec's label map holds the labels, whatever they look like."""
         labels = ("no", "12", "a: b", 'it\'s "x"', "plain one")
         metadata = dataclasses.replace(checkpoint.metadata, labels=labels)
-        found = yaml.safe_load(tao.spec(Path("x.pt"), metadata))
+        path = Path("my: files #1") / 'x".pt'
+        found = yaml.safe_load(tao.spec(path, metadata))
         assert list(found["dataset"]["label_map"]) == list(labels)
+        assert found["model"]["rgb_pretrained_model_path"] == str(path.resolve())
+
+    def test_labels_that_are_the_same(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
+        """A spec, which maps labels to classes, is not written of them, nor what it is for."""
+        metadata = dataclasses.replace(checkpoint.metadata, labels=("a", "b", "a", "c", "d"))
+        twice = dataclasses.replace(checkpoint, metadata=metadata)
+        with pytest.raises(MetadataError, match="two classes are labelled 'a'"):
+            export([twice], "tao", tmp_path / "x.pt", ExportOptions())
+        assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(
         ("classes", "arguments", "hint"),
@@ -250,6 +260,11 @@ class TestTorch:
         options = ExportOptions(dynamic=AXES)
         streams, found = read_description("x", describe([checkpoint], options))
         assert (streams, found) == ([checkpoint.metadata], options)
+        labels = ("a\nb", "c\r\nd", "e", "f", "g")
+        metadata = dataclasses.replace(checkpoint.metadata, labels=labels)
+        texts = describe([dataclasses.replace(checkpoint, metadata=metadata)], options)
+        assert texts["labels"] == "a b\nc d\ne\nf\ng"
+        assert read_description("x", texts)[0][0].labels == labels
 
 
 class TestEngines:

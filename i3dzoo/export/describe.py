@@ -35,7 +35,7 @@ def describe(checkpoints: Sequence[Checkpoint], options: ExportOptions) -> dict[
     }
     texts[EXPORT] = json.dumps(document)
     if first.labels is not None:
-        texts["labels"] = "\n".join(first.labels)
+        texts["labels"] = "\n".join(" ".join(label.splitlines()) for label in first.labels)
     texts["input"] = "; ".join(str(c.metadata.input) for c in checkpoints)
     texts["source_sha256"] = " ".join(c.metadata.source.sha256 for c in checkpoints)
     return texts

@@ -8,9 +8,10 @@ import json
 import re
 from pathlib import Path
 
+from i3dzoo.errors import MetadataError
 from i3dzoo.metadata import Metadata
 
-__all__ = ["spec"]
+__all__ = ["listed_labels", "spec"]
 
 
 def spec(path: Path, metadata: Metadata, *, legacy: bool = False) -> str:
@@ -20,6 +21,9 @@ def spec(path: Path, metadata: Metadata, *, legacy: bool = False) -> str:
         path: The file.
         metadata: Of the checkpoint.
         legacy: With the names of TAO 3 and 4.
+
+    Raises:
+        MetadataError: Two of the labels are the same.
     """
     stream = "rgb" if metadata.stream == "rgb" else "of"
     given = metadata.input
@@ -29,7 +33,7 @@ def spec(path: Path, metadata: Metadata, *, legacy: bool = False) -> str:
         '  input_type: "3d"',
         "  backbone: i3d",
         f"  {stream}_seq_length: {given.frames}",
-        f"  {stream}_pretrained_model_path: {path.resolve()}",
+        f"  {stream}_pretrained_model_path: {json.dumps(str(path.resolve()), ensure_ascii=False)}",
         f"  {stream}_pretrained_num_classes: {metadata.num_classes}",
         "  sample_strategy: consecutive",
         "  sample_rate: 1",
@@ -37,9 +41,9 @@ def spec(path: Path, metadata: Metadata, *, legacy: bool = False) -> str:
     if not legacy:
         lines += [f"  input_height: {given.crop}", f"  input_width: {given.crop}"]
     lines.append("dataset_config:" if legacy else "dataset:")
-    if metadata.labels is not None and metadata.num_classes <= 51:
+    if labels := listed_labels(metadata):
         lines.append("  label_map:")
-        lines += [f"    {_key(label)}: {number}" for number, label in enumerate(metadata.labels)]
+        lines += [f"    {_key(label)}: {number}" for number, label in enumerate(labels)]
     if legacy:
         lines += ["  output_shape:", f"  - {given.crop}", f"  - {given.crop}"]
     resize = [] if legacy else [f"    crop_smaller_edge: {given.resize or given.crop}"]
@@ -51,6 +55,23 @@ def spec(path: Path, metadata: Metadata, *, legacy: bool = False) -> str:
         *resize,
     ]
     return "\n".join(lines)
+
+
+def listed_labels(metadata: Metadata) -> tuple[str, ...]:
+    """Return the labels that a spec lists, which are few and known, or none.
+
+    Raises:
+        MetadataError: Two of them are the same, and a spec maps each to one class.
+    """
+    if metadata.labels is None or metadata.num_classes > 51:
+        return ()
+    for label in metadata.labels:
+        if metadata.labels.count(label) > 1:
+            raise MetadataError(
+                f"two classes are labelled {label!r}, and a spec of TAO maps each label to one; "
+                "convert with other --labels"
+            )
+    return metadata.labels
 
 
 def _key(label: str) -> str:

@@ -13,6 +13,7 @@ from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.engines import SUFFIXES
 from i3dzoo.errors import FormatError, MetadataError, OutputError
 from i3dzoo.export.options import OUTPUT, ExportOptions
+from i3dzoo.export.tao import listed_labels
 
 if TYPE_CHECKING:
     from i3dzoo.export.prove import Proof, Runner
@@ -156,6 +157,7 @@ def _tao(checkpoints: Sequence[Checkpoint], path: Path, force: bool) -> Export:
             f"{path}: TAO loads with strict names, and the checkpoint has no head; give it one "
             "with i3dzoo convert --num-classes N"
         )
+    listed_labels(checkpoint.metadata)
     try:
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             part = write_checkpoint(Path(folder) / path.name, checkpoint, "piergiaj", force)
