@@ -85,7 +85,7 @@ def test_engine_and_its_description(engine: Path, rgb: Checkpoint) -> None:
 @without_gpu
 def test_refused_without_a_gpu(engine: Path) -> None:
     """Running it where there is no GPU is a sentence, and the sidecar says what was proved."""
-    with pytest.raises(DeviceError, match=r"there is no NVIDIA driver here .* use --engine"):
+    with pytest.raises(DeviceError, match=r"there is no NVIDIA driver here .* take the checkpoint"):
         TensorRTEngine(engine)
     assert json.loads(sidecar(engine).read_text())["proved"] == "graph"
 

@@ -182,7 +182,7 @@ def _driver() -> ctypes.CDLL:
     except OSError as error:
         raise DeviceError(
             f"there is no NVIDIA driver here ({name} cannot be loaded), and TensorRT engines run "
-            "on NVIDIA GPUs only; use --engine onnxruntime or torch"
+            "on NVIDIA GPUs only; take the checkpoint that it was made from, or an .onnx file"
         ) from error
 
 
