@@ -199,7 +199,7 @@ def predict_video(
         raise VideoError(f"top_k is {top_k}; expected 1 or more")
     info = probe(path, spec.channels)
     samples = _sample(info, spec, fps)
-    chosen, note = _choose(samples, spec, clips, timeline)
+    chosen, note = _choose(samples, spec, clips, timeline, _has_fixed_frames(model))
     steps = []
     loaded = (pixels for _, pixels in load_clips(info, chosen, spec))
     for number, logits_of_clip in enumerate(run_clips(model, loaded), 1):
@@ -293,18 +293,26 @@ def _sample(info: VideoInfo, spec: Input, fps: float | Literal["model", "native"
     return sampling.resample(info, None if fps == "native" else fps)
 
 
+def _has_fixed_frames(model: Engine) -> bool:
+    """Whether the model was exported for clips of one length."""
+    options = getattr(model, "options", None)
+    return options is not None and "frames" not in options.dynamic
+
+
 def _choose(
-    samples: Samples, spec: Input, count: int | Literal["whole"], timeline: bool
+    samples: Samples, spec: Input, count: int | Literal["whole"], timeline: bool, fixed: bool
 ) -> tuple[list[Clip], str]:
     """Return the clips that go through the network, and a note on them."""
     if timeline:
-        frames = min(max(spec.frames, MIN_FRAMES), len(samples))
-        if frames >= MIN_FRAMES:
+        frames = max(spec.frames, MIN_FRAMES)
+        if not fixed:
+            frames = min(frames, len(samples))
+        if MIN_FRAMES <= frames <= len(samples):
             # The last step of a window and the first of the next are one step apart.
             stride = FRAMES_A_STEP * _steps(frames)
             chosen = sampling.windows(samples, frames, stride)
             return chosen, f"{len(chosen)} windows of {frames} frames over the whole video"
-        count = "whole"
+        count = 1 if fixed else "whole"
     if count == "whole":
         if len(samples) > MAX_WHOLE:
             raise VideoError(
@@ -341,14 +349,15 @@ def _join(
 
     Step j of a window sees frames 8j to 8j + 15, so its centre is 8(j + 1); a step lasts from
     halfway to the centre before it to halfway to the next. Where the last window overlaps the one
-    before it, what is there already stays.
+    before it, what is there already stays; of a looped video, steps of its first round do.
     """
     centres: list[float] = []
     rows: list[Floats] = []
     for clip, logits in zip(chosen, steps, strict=True):
         for number, row in enumerate(logits, 1):
             centre = clip.first + FRAMES_A_STEP * number
-            if not centres or centre >= centres[-1] + FRAMES_A_STEP / 2:
+            after = centres[-1] + FRAMES_A_STEP / 2 if centres else 0
+            if not centres or after <= centre < len(samples):
                 centres.append(centre)
                 rows.append(row)
     middles = (np.asarray(centres[1:]) + np.asarray(centres[:-1])) / 2

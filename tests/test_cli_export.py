@@ -15,17 +15,18 @@ from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.cli import main
 from i3dzoo.engines import load_engine
 from i3dzoo.errors import MetadataError
-from i3dzoo.export import portable, tao
+from i3dzoo.export import onnx, portable, tao
 from i3dzoo.export.describe import describe, read_description
 from i3dzoo.export.options import AXES, ExportOptions
 from i3dzoo.export.prove import prove
+from i3dzoo.export.runtime import OnnxEngine
 from i3dzoo.export.targets import export
 from i3dzoo.loading import build as network
 from i3dzoo.predict import predict_video
 from i3dzoo.surgery import change_dtype
 from i3dzoo.training.predictions import read_predictions
 
-from .exported import noisy
+from .exported import noisy, small
 from .peer_piergiaj import Peer
 from .video_files import numbered, write_video
 
@@ -316,12 +317,23 @@ class TestEngines:
         np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
         np.testing.assert_allclose(other.logits, expected.logits, atol=1e-4)
 
+    @pytest.mark.parametrize("frames", [5, 12])
+    def test_timeline_of_a_short_video(
+        self, checkpoint: Checkpoint, tmp_path: Path, frames: int
+    ) -> None:
+        """A model of clips of one length is shown a loop, and its timeline ends with the video."""
+        short = write_video(tmp_path / "a.mov", numbered(frames, 40, 48))
+        longer = small(checkpoint, 32, 24)
+        data = onnx.build([longer], ExportOptions(steps=True)).SerializeToString()
+        found = predict_video(OnnxEngine(data), short, timeline=True)
+        assert "looped" in found.notes[-1]
+        assert found.timeline is not None
+        assert found.timeline.ends[-1] == pytest.approx(found.info.duration)
+        assert len(found.timeline.probabilities) == 1
+
     def test_timeline_without_steps(self, checkpoint: Checkpoint, video: Path) -> None:
         """A model that gives one answer a clip makes no timeline, and says how to get one."""
-        from i3dzoo.export.onnx import build
-        from i3dzoo.export.runtime import OnnxEngine
-
-        made = OnnxEngine(build([checkpoint], ExportOptions()).SerializeToString())
+        made = OnnxEngine(onnx.build([checkpoint], ExportOptions()).SerializeToString())
         with pytest.raises(MetadataError, match="export it with --steps"):
             predict_video(made, video, timeline=True)
         assert len(predict_video(made, video).top) == 5
