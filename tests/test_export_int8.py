@@ -156,6 +156,9 @@ class TestKept:
             calibrated(noisy("rgb", 5, seed=1), [], kept)
         with pytest.raises(MetadataError, match=r"other than rgb, 24 frames .*; show videos with"):
             calibrated(small(rgb, 32, 24), [], kept)
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(MetadataError, match="empty: holds no video to calibrate by"):
+            calibrated(rgb, [tmp_path / "empty"], kept)
         with pytest.raises(MissingFileError, match="gone: there is no such video or folder"):
             calibrated(rgb, [tmp_path / "gone"], kept)
         document = json.loads(kept.read_text())

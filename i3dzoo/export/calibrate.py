@@ -71,6 +71,8 @@ def calibrated(
         VideoError: A video cannot be decoded.
     """
     videos = list(videos_in(shown, checkpoint.metadata.input.channels, say))
+    if shown and not videos:
+        raise MetadataError(f"{', '.join(map(str, shown))}: holds no video to calibrate by")
     clips = _identities(videos)
     if kept.exists():
         found = read_calibration(kept)

@@ -98,9 +98,9 @@ def export_engine(
     from i3dzoo.export.runtime import OnnxEngine
 
     typed = graph_options(options, engine, found)
+    profile = parse_shapes(engine.shapes, checkpoints, options)
     model = onnx.build(checkpoints, typed, rounding)
     data = model.SerializeToString()
-    profile = parse_shapes(engine.shapes, checkpoints, options)
     runnable = onnx.widened(model).SerializeToString()
     proof = prove(
         str(path),
