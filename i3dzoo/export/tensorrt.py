@@ -229,8 +229,9 @@ def parse_shapes(
     found: list[dict[str, Shape]] = []
     if options.dynamic and "x" not in parts[0]:
         raise MetadataError(
-            f"the shapes are {text!r}, which leaves the dynamic {', '.join(options.dynamic)} as "
-            "they are; pass --shapes MIN,OPT,MAX of clips, each BxTxHxW such as 8x64x224x224"
+            f"the shapes are {','.join(parts)}, which leaves the dynamic "
+            f"{', '.join(options.dynamic)} as they are; pass --shapes MIN,OPT,MAX of clips, each "
+            "BxTxHxW such as 8x64x224x224"
         )
     for part in parts:
         numbers = part.strip().split("x")
