@@ -307,7 +307,9 @@ class TestEngines:
             run(capsys, "evaluate", file, "--engine", "onnxruntime", *common)[0],
         ]
         expected, found = (
-            read_predictions(next(tmp_path.glob(f"x-????????{name}_center_splitnone.jsonl")))
+            read_predictions(
+                next(tmp_path.glob(f"x-????????-????????{name}_center_splitnone.jsonl"))
+            )
             for name in ("", "_onnxruntime")
         )
         exported = run(capsys, "evaluate", onnx_file, *common, "--protocol", "tao")

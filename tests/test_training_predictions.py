@@ -84,9 +84,9 @@ def test_reading_leaves_out_the_cut_line(tmp_path: Path) -> None:
     assert path.read_bytes() == cut
 
 
-@pytest.mark.parametrize("key", ["model", "protocol", "split"])
+@pytest.mark.parametrize("key", ["model", "protocol", "split", "data"])
 def test_another_run_is_refused(tmp_path: Path, key: str) -> None:
-    """Predictions of another model, protocol or split are not mixed in, and stay as they are."""
+    """Predictions of another model, protocol, split or data are left as they are."""
     path = save(tmp_path / "p.jsonl", make(2))
     before = path.read_bytes()
     other = dataclasses.replace(RUN, **{key: "b" * 64})

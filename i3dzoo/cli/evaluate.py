@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from i3dzoo.cli._console import engine_option, json_option, print_json, say
 if TYPE_CHECKING:
     from i3dzoo.engines import Engine
     from i3dzoo.metadata import Metadata
+    from i3dzoo.training.data import VideoClips
     from i3dzoo.training.metrics import Metrics
     from i3dzoo.training.predictions import Prediction, Predictions, Run
     from i3dzoo.training.team import Team
@@ -131,6 +133,16 @@ def _from_spec(options: dict[str, Any]) -> "Callable[[Metadata], Metadata]":
     return partial(tao_metadata, spec)
 
 
+@dataclass(frozen=True)
+class _Model:
+    """A model that is to predict: its file, what runs it, what it takes, and its digest."""
+
+    path: Path
+    engine: "Engine"
+    metadata: "Metadata"
+    digest: str
+
+
 class _Runner:
     """Predicts one split with each model; `bad` are the videos that cannot be read."""
 
@@ -145,12 +157,13 @@ class _Runner:
         """Return the predictions of the model, or those of two, fused."""
         from i3dzoo.training.predictions import fuse
 
-        found = [self._of(model, split) for model in self.options["models"]]
+        opened = [self._open(model) for model in self.options["models"]]
+        found = [self._predict(one, split) if isinstance(one, _Model) else one for one in opened]
         return found[0] if len(found) == 1 else fuse(*found)
 
-    def _of(self, model: str, split: str) -> "Predictions":
-        """Read predictions, or make those that are not there yet."""
-        from i3dzoo.training.predictions import Run, read_predictions
+    def _open(self, model: str) -> "_Model | Predictions":
+        """Read predictions, or load the model that makes them."""
+        from i3dzoo.training.predictions import read_predictions
 
         options = self.options
         if model.endswith(".jsonl"):
@@ -159,7 +172,6 @@ class _Runner:
             raise click.UsageError("--data is missing")
         import hashlib
 
-        from i3dzoo._files import make_folder
         from i3dzoo.engines import load_engine
         from i3dzoo.errors import MetadataError
         from i3dzoo.loading import digest, find
@@ -173,41 +185,48 @@ class _Runner:
         metadata, sha256 = self.described(engine.metadata), digest(path)
         if metadata != engine.metadata:  # the same file with another input is another model
             sha256 = hashlib.sha256(f"{sha256} {metadata.to_json()}".encode()).hexdigest()
-        run = Run(sha256, options["protocol"], split)
-        ran = "" if options["engine"] in ("auto", "torch") else f"_{options['engine']}"
-        # two models may have one name: best.safetensors of two runs
-        protocol = options["protocol"].replace(":", "-")
-        name = f"{path.stem}-{run.model[:8]}{ran}_{protocol}_split{split}.jsonl"
-        make_folder(options["output"])
-        found = self._predict(engine, metadata, options["output"] / name, run)
-        if self.team.is_main:
-            say(f"predictions: {options['output'] / name}")
-        return found
+        return _Model(path, engine, metadata, sha256)
 
-    def _predict(
-        self, engine: "Engine", metadata: "Metadata", path: Path, run: "Run"
-    ) -> "Predictions":
-        import contextlib
-
-        from i3dzoo.cli._progress import watch
-        from i3dzoo.engines import device_of, run_batches
-        from i3dzoo.evaluate import parse_protocol, predict_videos
-        from i3dzoo.progress import Quiet
+    def _predict(self, model: "_Model", split: str) -> "Predictions":
+        """Make the predictions that are not there yet."""
+        from i3dzoo._files import make_folder
+        from i3dzoo.evaluate import parse_protocol
         from i3dzoo.training.data import VideoClips, open_streams
-        from i3dzoo.training.failures import EVALUATING, told
-        from i3dzoo.training.team import predict_together
+        from i3dzoo.training.predictions import Run
 
-        team, options = self.team, self.options
+        options, metadata = self.options, model.metadata
         datasets = open_streams(
             options["data"],
             {metadata.stream: metadata.input},
-            None if run.split == "none" else int(run.split),
-            None if run.split == "none" else "test",
-            parse_protocol(run.protocol),
+            None if split == "none" else int(split),
+            None if split == "none" else "test",
+            parse_protocol(options["protocol"]),
             on_bad_video=options["on_bad_video"],
         )
         clips = VideoClips(datasets, metadata.labels)
         self.labels = clips.classes
+        run = Run(model.digest, options["protocol"], split, clips.digest)
+        ran = "" if options["engine"] in ("auto", "torch") else f"_{options['engine']}"
+        # models may have one name, such as best.safetensors, and data sets share a folder
+        digests, protocol = f"{run.model[:8]}-{run.data[:8]}", run.protocol.replace(":", "-")
+        name = f"{model.path.stem}-{digests}{ran}_{protocol}_split{split}.jsonl"
+        make_folder(options["output"])
+        found = self._run(model, clips, options["output"] / name, run)
+        if self.team.is_main:
+            say(f"predictions: {options['output'] / name}")
+        return found
+
+    def _run(self, model: "_Model", clips: "VideoClips", path: Path, run: "Run") -> "Predictions":
+        import contextlib
+
+        from i3dzoo.cli._progress import watch
+        from i3dzoo.engines import device_of, run_batches
+        from i3dzoo.evaluate import predict_videos
+        from i3dzoo.progress import Quiet
+        from i3dzoo.training.failures import EVALUATING, told
+        from i3dzoo.training.team import predict_together
+
+        team, options = self.team, self.options
         shown = watch(counted=True) if team.is_main else contextlib.nullcontext(Quiet())
         with told(lambda: "evaluating", EVALUATING), shown as progress:
             bad: list[BadVideo] = []
@@ -217,10 +236,10 @@ class _Runner:
                 left = len(clips.labels) - len(done)
                 progress.start("videos", len(done) + -(-left // team.world))
                 return predict_videos(
-                    partial(run_batches, engine, metadata.stream),
-                    datasets,
+                    partial(run_batches, model.engine, model.metadata.stream),
+                    clips.datasets,
                     labels=clips.labels,
-                    device=device_of(engine),
+                    device=device_of(model.engine),
                     batch_size=options["batch_size"],
                     rank=team.rank,
                     world=team.world,
@@ -280,8 +299,8 @@ def _write_extras(
         from i3dzoo.training.predictions import write_parquet
 
         make_folder(options["output"])
-        models, run = found.run.model.split("+"), found.run
-        stem = "-".join(model[:8] for model in models)
+        run = found.run
+        stem = "-".join(digest[:8] for digest in (*run.model.split("+"), run.data) if digest)
         name = f"{stem}_{run.protocol.replace(':', '-')}_split{run.split}.parquet"
         say(f"predictions: {write_parquet(found, options['output'] / name, force=True)}")
     if options["confusion"]:

@@ -1,5 +1,7 @@
 """Prepared datasets as the training loop takes them: one or two streams of the same videos."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +117,13 @@ class VideoClips:
             )
         self.labels = tuple(numbers[entry.label] for entry in first.entries) * clips_per_video
         self.videos = tuple(entry.file for entry in first.entries)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the videos' names and classes, and of the order of the classes."""
+        first = next(iter(self.datasets.values()))
+        videos = [[entry.file, entry.label] for entry in first.entries]
+        return hashlib.sha256(json.dumps([self.classes, videos]).encode()).hexdigest()
 
     def clip(self, epoch: int, number: int) -> Clip:
         """Return one clip by stream: uint8 [C, T, H, W]; of the next video where it is bad."""

@@ -286,7 +286,8 @@ class _Job:
             path.unlink(missing_ok=True)
             digest = sha256(self._path(name, next(iter(streams.networks))))
             split = str(self.task.split or "none")
-            asked = PredictionRun(digest, self.recipe.evaluation.protocol, split)
+            protocol, data = self.recipe.evaluation.protocol, self.test_clips.digest
+            asked = PredictionRun(digest, protocol, split, data)
             with PredictionWriter(path, asked) as writer:
                 for prediction in self.predictions:
                     writer.write(prediction)

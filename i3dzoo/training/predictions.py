@@ -3,7 +3,8 @@
 The first line says whose predictions these are; every other line is one video:
 
 ```
-{"i3dzoo": "predictions", "version": 1, "model": SHA-256, "protocol": "center", "split": "1"}
+{"i3dzoo": "predictions", "version": 1, "model": SHA-256, "protocol": "center", "split": "1",
+ "data": SHA-256}
 {"video": "wave/a.avi", "label": 48, "clips": 1, "logits": [0.25, ...]}
 ```
 """
@@ -51,14 +52,17 @@ class Run:
         model: SHA-256 of the checkpoint's file.
         protocol: Such as `center`; see `i3dzoo evaluate`.
         split: Which videos, such as `1`.
+        data: Digest of these videos and their classes; empty in files of older versions.
     """
 
     model: str
     protocol: str
     split: str
+    data: str = ""
 
     def __str__(self) -> str:
-        return f"model {self.model[:12]}, protocol {self.protocol}, split {self.split}"
+        data = f", data {self.data[:12]}" if self.data else ""
+        return f"model {self.model[:12]}, protocol {self.protocol}, split {self.split}{data}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,7 +324,7 @@ def fuse(a: Predictions, b: Predictions) -> Predictions:
     protocol = a.run.protocol
     if b.run.protocol != protocol:
         protocol += f"+{b.run.protocol}"
-    run = Run(f"{a.run.model}+{b.run.model}", protocol, a.run.split)
+    run = Run(f"{a.run.model}+{b.run.model}", protocol, a.run.split, a.run.data)
     return Predictions(run, a.videos, a.labels, a.logits + b.logits[order], a.clips)
 
 

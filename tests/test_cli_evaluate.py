@@ -1,0 +1,71 @@
+"""`i3dzoo evaluate` as a user meets it: what is mixed, what is refused, and in which words."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from i3dzoo.checkpoint import Checkpoint, write_checkpoint
+from i3dzoo.cli import main
+from i3dzoo.metadata import Input, Metadata, Source
+from i3dzoo.model import InceptionI3d
+
+from .video_data import CLASSES, small_prepared
+
+Capture = pytest.CaptureFixture[str]
+
+
+def write_model(path: Path, labels: tuple[str, ...] | None = CLASSES, classes: int = 3) -> Path:
+    """Write a canonical file with random weights that takes small clips."""
+    torch.manual_seed(0)
+    spec = Input(resize=48, crop=32, frames=9, fps=None)
+    metadata = Metadata("rgb", classes, labels, spec, Source("canonical", "0" * 64))
+    tensors = {
+        name: tensor.numpy()
+        for name, tensor in InceptionI3d(num_classes=classes).state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    return write_checkpoint(path, Checkpoint(tensors, metadata))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the classes of the data."""
+    return write_model(tmp_path_factory.mktemp("model") / "small.safetensors")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve generated videos, of which each split tests three."""
+    return small_prepared(tmp_path_factory.mktemp("data")).path
+
+
+def run(capsys: Capture, *arguments: object) -> tuple[int, str, str]:
+    """Run the command on the CPU; return its exit code, standard output and standard error."""
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", *map(str, arguments), "--device", "cpu", "--workers", "0"])
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, " ".join(captured.err.split())
+
+
+def run_json(capsys: Capture, *arguments: object) -> list[dict[str, Any]]:
+    """Run the command with --json and parse all of its standard output."""
+    code, out, errors = run(capsys, *arguments, "--json")
+    assert code == 0, errors
+    documents: list[dict[str, Any]] = json.loads(out)
+    return documents
+
+
+def test_data_sets_share_a_folder(capsys: Capture, model: Path, data: Path, tmp_path: Path) -> None:
+    """Predictions of other videos under the same model and split are neither taken nor mixed."""
+    other = data.with_name("swapped.jsonl")
+    text = data.read_text("utf-8").replace('"test"', '"x"').replace('"train"', '"test"')
+    other.write_text(text.replace('"x"', '"train"'), "utf-8")
+    counts = [
+        run_json(capsys, model, "--data", each, "-o", tmp_path)[0]["videos"]
+        for each in (data, other, data)
+    ]
+    assert counts == [3, 6, 3]
+    assert len(list(tmp_path.iterdir())) == 2
