@@ -69,3 +69,18 @@ def test_data_sets_share_a_folder(capsys: Capture, model: Path, data: Path, tmp_
     ]
     assert counts == [3, 6, 3]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_predictions_have_their_own_split(
+    capsys: Capture, model: Path, data: Path, tmp_path: Path
+) -> None:
+    """A file of predictions is measured once, as of its split, and as of no other."""
+    run_json(capsys, model, "--data", data, "--split", 2, "-o", tmp_path)
+    (path,) = tmp_path.iterdir()
+    for options in ((), ("--split", 2)):
+        (document,) = run_json(capsys, path, *options)
+        assert (document["split"], document["videos"]) == ("2", 3)
+    for other in ("3", "all"):
+        code, _, errors = run(capsys, path, "--split", other)
+        assert code == 2
+        assert f"--split {other}: {path} holds predictions of split 2; leave --split out" in errors

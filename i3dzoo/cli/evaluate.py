@@ -82,9 +82,8 @@ def command(**options: Any) -> None:
     if not 1 <= len(options["models"]) <= 2:
         raise click.UsageError("one model or two are evaluated")
     team = Team(options["device"])
-    splits = ("1", "2", "3") if options["split"] == "all" else (options["split"],)
     documents = []
-    for split in splits:
+    for split in _splits(options):
         runner = _Runner(team, options, described)
         found = runner.of_all(split)
         if team.is_main:
@@ -101,6 +100,24 @@ def command(**options: Any) -> None:
         mean = sum(document["top1"] for document in documents) / len(documents)
         click.echo(f"mean of {len(documents)} splits: top-1 {100 * mean:.2f} %")
     _say_what_next(options)
+
+
+def _splits(options: dict[str, Any]) -> tuple[str, ...]:
+    """Return the splits to measure: predictions that are there already have their own."""
+    from i3dzoo.training.predictions import read_predictions
+
+    splits = ("1", "2", "3") if options["split"] == "all" else (options["split"],)
+    given = click.get_current_context().get_parameter_source("split")
+    for model in options["models"]:
+        if model.endswith(".jsonl"):
+            own = read_predictions(model).run.split
+            if given is click.core.ParameterSource.COMMANDLINE and splits != (own,):
+                raise click.UsageError(
+                    f"--split {options['split']}: {model} holds predictions of split {own}; leave "
+                    "--split out"
+                )
+            splits = (own,)
+    return splits
 
 
 def _as_it_is(metadata: "Metadata") -> "Metadata":
