@@ -84,3 +84,19 @@ def test_predictions_have_their_own_split(
         code, _, errors = run(capsys, path, "--split", other)
         assert code == 2
         assert f"--split {other}: {path} holds predictions of split 2; leave --split out" in errors
+
+
+def test_models_that_cannot_be_measured(
+    capsys: Capture, model: Path, data: Path, tmp_path: Path
+) -> None:
+    """Two of one stream, and one of other classes than the data's, are refused beforehand."""
+    nameless = write_model(tmp_path / "five.safetensors", None, 5)
+    common = ("--data", data, "-o", tmp_path / "out")
+    assert run(capsys, model, model, *common)[2].endswith(
+        "both models are of the rgb stream; of two, one is RGB and one flow"
+    )
+    assert (
+        f"{nameless}: has 5 classes without names, and {data} has 3; name them by"
+        in run(capsys, nameless, *common)[2]
+    )
+    assert not (tmp_path / "out").exists()

@@ -217,3 +217,5 @@ class TestFuse:
             fuse(one, dataclasses.replace(one, logits=np.zeros((3, 5), "f4")))
         with pytest.raises(MappingError, match=r"wave/1\.avi: is of class 1 .* of class 3 in the"):
             fuse(one, dataclasses.replace(one, labels=np.array([0, 3, 2])))
+        with pytest.raises(MappingError, match="both streams are predictions of the model aaaa"):
+            fuse(one, one)

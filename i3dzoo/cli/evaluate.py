@@ -175,6 +175,11 @@ class _Runner:
         from i3dzoo.training.predictions import fuse
 
         opened = [self._open(model) for model in self.options["models"]]
+        streams = [one.metadata.stream for one in opened if isinstance(one, _Model)]
+        if len(set(streams)) < len(streams):
+            raise click.UsageError(
+                f"both models are of the {streams[0]} stream; of two, one is RGB and one flow"
+            )
         found = [self._predict(one, split) if isinstance(one, _Model) else one for one in opened]
         return found[0] if len(found) == 1 else fuse(*found)
 
@@ -207,6 +212,7 @@ class _Runner:
     def _predict(self, model: "_Model", split: str) -> "Predictions":
         """Make the predictions that are not there yet."""
         from i3dzoo._files import make_folder
+        from i3dzoo.errors import MetadataError
         from i3dzoo.evaluate import parse_protocol
         from i3dzoo.training.data import VideoClips, open_streams
         from i3dzoo.training.predictions import Run
@@ -221,6 +227,11 @@ class _Runner:
             on_bad_video=options["on_bad_video"],
         )
         clips = VideoClips(datasets, metadata.labels)
+        if len(clips.classes) != metadata.num_classes:
+            raise MetadataError(
+                f"{model.path}: has {metadata.num_classes} classes without names, and "
+                f"{options['data']} has {len(clips.classes)}; name them by convert --labels"
+            )
         self.labels = clips.classes
         run = Run(model.digest, options["protocol"], split, clips.digest)
         ran = "" if options["engine"] in ("auto", "torch") else f"_{options['engine']}"

@@ -292,7 +292,8 @@ def fuse(a: Predictions, b: Predictions) -> Predictions:
         Predictions of the two-stream network.
 
     Raises:
-        MappingError: They are of different splits or videos, or disagree on a label.
+        MappingError: They are of different splits or videos, disagree on a label, or are of one
+            model.
         ShapeError: They differ in their number of classes.
     """
     if a.run.split != b.run.split:
@@ -320,6 +321,10 @@ def fuse(a: Predictions, b: Predictions) -> Predictions:
         raise MappingError(
             f"{a.videos[at]}: is of class {a.labels[at]} in the first stream and of class "
             f"{b.labels[order[at]]} in the second; expected the same labels"
+        )
+    if a.run.model == b.run.model:
+        raise MappingError(
+            f"both streams are predictions of the model {a.run.model[:12]}; expected RGB and flow"
         )
     protocol = a.run.protocol
     if b.run.protocol != protocol:
