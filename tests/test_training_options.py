@@ -38,6 +38,14 @@ class TestSchedules:
         expected = [0.1 + 0.9 * (1 + math.cos(math.pi * e / 10)) / 2 for e in range(10)]
         assert found == pytest.approx(expected)
 
+    @pytest.mark.parametrize(
+        ("lowest", "plateau", "expected"), [(0.5, 0.1, 1), (0.05, 0.1, 0.5), (0.001, 0.1, 0.1)]
+    )
+    def test_floor_of_a_plateau(self, lowest: float, plateau: float, expected: float) -> None:
+        """The rate goes no lower than its floor, and a floor above the rate does not raise it."""
+        schedule = Schedule("plateau", min_lr=lowest)
+        assert learning_rate_factor(schedule, 0, 10, 0.1, plateau) == pytest.approx(expected)
+
     def test_warmup(self) -> None:
         """The rate rises linearly, and the first step is not of rate zero."""
         schedule = Schedule("constant", warmup_epochs=2)

@@ -72,7 +72,7 @@ def learning_rate_factor(
         done = min(epoch / epochs, 1.0) if epochs else 1.0
         factor = lowest + (1 - lowest) * (1 + math.cos(math.pi * done)) / 2
     elif schedule.kind == "plateau":
-        factor = max(plateau, lowest)
+        factor = max(plateau, min(lowest, 1.0))  # a floor above the rate does not raise it
     if epoch < schedule.warmup_epochs:
         # the first step is not of rate zero, so that it does something
         factor *= max(epoch / schedule.warmup_epochs, 1e-3)

@@ -119,7 +119,7 @@ class Schedule:
         steps: Epochs after which `multistep` multiplies by `decay`.
         decay: Factor of `multistep` and `plateau`.
         patience: Epochs without improvement that `plateau` waits.
-        min_lr: `cosine` ends here, `plateau` goes no lower.
+        min_lr: `cosine` ends here, `plateau` goes no lower but for a rate that begins lower.
         warmup_epochs: Epochs over which the rate rises from 0, linearly; may be a fraction.
     """
 
