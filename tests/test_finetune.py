@@ -116,6 +116,39 @@ def test_refusals(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--split", "2"], "the run has split 1 and cannot go on with 2; give the run's own"),
+        (["--keep", "best"], "the run has --keep best,last and cannot go on with best"),
+        (["--set", "augment.frames=9"], "the run has augment.frames 16 and cannot go on with 9"),
+        (["--data", "OTHER"], "has training videos 30 of digest [0-9a-f]{16} and cannot go on"),
+        (["--from", "BEST"], "has rgb model of digest [0-9a-f]{16} and cannot go on with"),
+    ],
+)
+def test_another_run_is_not_resumed(
+    trained: Path,
+    data: Path,
+    rgb_scratch: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    """Another split, data, model, recipe or keeping is refused by name, and the record stays."""
+    other = data / "other.jsonl"
+    text = (data / "index.jsonl").read_text("utf-8")
+    other.write_text(text.replace("_goo_0.avi", "_goo_x.avi"), "utf-8")
+    before = (trained / "run.json").read_bytes()
+    options = ["--data", data, "--recipe", "smoke", "-o", trained, "--device", "cpu", "--resume"]
+    options += [{"OTHER": other, "BEST": trained / "best.safetensors"}.get(w, w) for w in words]
+    options += [] if "--from" in words else ["--from", rgb_scratch]
+    with pytest.raises(SystemExit) as caught:
+        main(["finetune", "hmdb51", *map(str, options)])
+    assert caught.value.code == 1
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+    assert (trained / "run.json").read_bytes() == before
+
+
 @pytest.fixture(scope="module")
 def single(
     trained: Path, data: Path, tmp_path_factory: pytest.TempPathFactory

@@ -129,6 +129,9 @@ def test_full_disk_while_training(tmp_path: Path) -> None:
         ("loop.batch_size=4", "the run has loop.batch_size 8 and cannot go on with 4; give the"),
         ("optim.kind=adamw", "has optim.kind sgd and cannot go on with adamw"),
         ("loop.seed=5", "has loop.seed 1234 and cannot go on with 5"),
+        ("optim.lr=0.1", "has optim.lr 0.0005 and cannot go on with 0.1"),
+        ("schedule.kind=constant", "has schedule.kind cosine and cannot go on with constant"),
+        ("network.dropout=0.3", "has network.dropout 0.0 and cannot go on with 0.3"),
     ],
 )
 def test_another_run_is_not_resumed(tmp_path: Path, setting: str, message: str) -> None:

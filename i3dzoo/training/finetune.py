@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,11 @@ from i3dzoo import hub
 from i3dzoo._files import make_folder
 from i3dzoo.checkpoint import Checkpoint, write_checkpoint
 from i3dzoo.checksums import sha256
-from i3dzoo.errors import DependencyError, OutputError, RecipeError
+from i3dzoo.errors import DependencyError, RecipeError
 from i3dzoo.evaluate import one_by_one, parse_protocol, predict_videos
 from i3dzoo.head import change_head
 from i3dzoo.loading import build
 from i3dzoo.metadata import Stream
-from i3dzoo.training import state
 from i3dzoo.training.bad_videos import BadVideos
 from i3dzoo.training.data import (
     OnBadVideo,
@@ -31,6 +31,7 @@ from i3dzoo.training.data import (
     training_sampling,
 )
 from i3dzoo.training.engine import make_accelerator
+from i3dzoo.training.identity import facts_of
 from i3dzoo.training.loop import Result, Run, train
 from i3dzoo.training.metrics import evaluate_logits
 from i3dzoo.training.network import Streams, frozen_prefixes
@@ -40,7 +41,7 @@ from i3dzoo.training.predictions import Run as PredictionRun
 from i3dzoo.training.processes import gathered, shared
 from i3dzoo.training.recipe import Augment, Recipe
 from i3dzoo.training.run_files import PREDICTIONS
-from i3dzoo.training.run_record import environment, is_finished, write_run
+from i3dzoo.training.run_record import environment, where_to_begin, write_run
 from i3dzoo.video import BadVideo, FrameCache
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def finetune(
     accelerator = make_accelerator(recipe, task.device)
     main = accelerator.is_main_process
     remarks: list[str] = []
-    checkpoint = _where_to_begin(task, resume, remarks) if main else None
+    checkpoint = where_to_begin(task.folder, resume, remarks) if main else None
     recipe = _fitted(task, recipe, accelerator, remarks)
     for text in remarks if main else []:
         remark(text)
@@ -125,32 +126,23 @@ def finetune(
     job = _Job(task, recipe, accelerator, _frame_cache(task.cache_bytes, accelerator), tell)
     if main:
         make_folder(task.folder)
-        job.describe(resumed=checkpoint is not None)
     accelerator.wait_for_everyone()
-    run = Run(recipe, job.streams, job.clips, job.evaluate, job.keep, task.folder, watch, job.bad)
+    run = Run(
+        recipe,
+        job.streams,
+        job.clips,
+        job.evaluate,
+        job.keep,
+        task.folder,
+        watch,
+        job.bad,
+        facts_of(task, job.clips, job.test_clips),
+        partial(job.describe, resumed=checkpoint is not None),
+    )
     result = train(run, accelerator, shared(checkpoint, accelerator))
     if main:
         job.finish()
     return result
-
-
-def _where_to_begin(task: Task, resume: bool | Path, remarks: list[str]) -> Path | None:
-    """Return the checkpoint to go on from, or None for a new run."""
-    if isinstance(resume, Path):
-        return resume
-    found = state.latest(task.folder)
-    if not resume and (found or any(task.folder.glob("*.safetensors"))):
-        raise OutputError(
-            f"{task.folder}: holds a run; pass --resume to go on with it, or name another folder"
-        )
-    if resume and found is None and is_finished(task.folder):
-        raise OutputError(
-            f"{task.folder}: holds a run whose checkpoint was not kept (--keep best), so it cannot "
-            "be gone on with; name another folder"
-        )
-    if resume and found is None:
-        remarks.append(f"{task.folder}: holds no checkpoint yet, so the run begins")
-    return found
 
 
 def _fitted(task: Task, recipe: Recipe, accelerator: "Accelerator", remarks: list[str]) -> Recipe:

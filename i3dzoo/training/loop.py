@@ -14,6 +14,7 @@ from i3dzoo.training.bad_videos import BadVideos
 from i3dzoo.training.clips import Batch, Clips, load
 from i3dzoo.training.engine import Engine
 from i3dzoo.training.failures import told
+from i3dzoo.training.identity import fixed_keys
 from i3dzoo.training.journal import Journal
 from i3dzoo.training.network import Streams
 from i3dzoo.training.plan import epoch_batches, learning_rate_factor
@@ -42,6 +43,8 @@ class Run:
         watch: Called on the main process with what was journalled: of each step, and of each
             evaluation (`kind` is `step` or `epoch`).
         bad: Hears of the training videos that cannot be read.
+        facts: What else makes the run what it is, such as its data: it is not resumed with others.
+        begin: Called on the main process when nothing speaks against the run any more.
     """
 
     recipe: Recipe
@@ -52,6 +55,8 @@ class Run:
     folder: Path
     watch: Callable[[Mapping[str, Any]], None] = lambda _: None
     bad: BadVideos | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    begin: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def train(run: Run, accelerator: "Accelerator", resume: Path | None = None) -> R
         TrainingError: The loss is not finite, or memory does not suffice.
         DeviceError: A GPU, or another process, failed.
         RecipeError: The batch cannot be divided among the processes, or the checkpoint is of a run
-            with other data or another optimiser.
+            with another recipe or other facts.
         OutputError: The run's folder cannot be written.
     """
     position, bad = state.Position(), run.bad or BadVideos(accelerator)
@@ -91,6 +96,8 @@ def train(run: Run, accelerator: "Accelerator", resume: Path | None = None) -> R
         engine = Engine(run.recipe, run.streams, run.clips, accelerator)
         if resume is not None:
             position = _resume(run, engine, resume)
+        if accelerator.is_main_process:
+            run.begin()
         journal = Journal(run.folder, position) if accelerator.is_main_process else None
         loaded = _load(run, accelerator, position)
         try:
@@ -127,15 +134,12 @@ def _resume(run: Run, engine: Engine, path: Path) -> state.Position:
 
 def _fixed(run: Run) -> dict[str, Any]:
     """Return what must stay as it is for a run to go on as if it had not been stopped."""
-    recipe = run.recipe
     return {
         "streams": sorted(run.streams.networks),
+        **fixed_keys(run.recipe),
         "classes": list(run.clips.classes),
         "training clips": len(run.clips.labels),
-        "loop.batch_size": recipe.loop.batch_size,
-        "loop.seed": recipe.loop.seed,
-        "optim.kind": recipe.optim.kind,
-        "network.ema": recipe.network.ema,
+        **run.facts,
     }
 
 

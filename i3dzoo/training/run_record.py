@@ -1,4 +1,4 @@
-"""Writing run.json: what was run, on what, and by which command."""
+"""Where a run begins, and its run.json: what was run, on what, and by which command."""
 
 import json
 import platform
@@ -10,12 +10,14 @@ import torch
 
 from i3dzoo import __version__
 from i3dzoo._files import atomic_write
+from i3dzoo.errors import OutputError
+from i3dzoo.training import state
 from i3dzoo.training.run_files import RUN
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["environment", "is_finished", "write_run"]
+__all__ = ["environment", "where_to_begin", "write_run"]
 
 
 def write_run(folder: Path, document: dict[str, Any], *, resumed: bool, finished: bool) -> None:
@@ -48,8 +50,35 @@ def write_run(folder: Path, document: dict[str, Any], *, resumed: bool, finished
         file.write(json.dumps(document, indent=2).encode())
 
 
-def is_finished(folder: Path) -> bool:
-    """Say whether a folder holds a run that came to its end."""
+def where_to_begin(folder: Path, resume: bool | Path, remarks: list[str]) -> Path | None:
+    """Return the checkpoint to go on from, or None for a new run.
+
+    Args:
+        folder: The run's.
+        resume: Go on from the folder's newest checkpoint, or from this one.
+        remarks: Takes what there is to say of it.
+
+    Raises:
+        OutputError: The folder holds a run that is not to be, or cannot be, gone on with.
+    """
+    if isinstance(resume, Path):
+        return resume
+    found = state.latest(folder)
+    if not resume and (found or any(folder.glob("*.safetensors"))):
+        raise OutputError(
+            f"{folder}: holds a run; pass --resume to go on with it, or name another folder"
+        )
+    if resume and found is None and _is_finished(folder):
+        raise OutputError(
+            f"{folder}: holds a run whose checkpoint was not kept (--keep best), so it cannot "
+            "be gone on with; name another folder"
+        )
+    if resume and found is None:
+        remarks.append(f"{folder}: holds no checkpoint yet, so the run begins")
+    return found
+
+
+def _is_finished(folder: Path) -> bool:
     path = folder / RUN
     return path.exists() and "finished" in json.loads(path.read_text("utf-8"))
 
