@@ -100,3 +100,12 @@ def test_models_that_cannot_be_measured(
         in run(capsys, nameless, *common)[2]
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--batch-size=0", "--workers=-1"])
+def test_options_out_of_range(capsys: Capture, model: Path, data: Path, option: str) -> None:
+    """A number that means nothing is refused by the option's name."""
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(model), "--data", str(data), option])
+    assert stop.value.code == 2
+    assert option.partition("=")[0] in capsys.readouterr().err

@@ -16,7 +16,7 @@ from i3dzoo.errors import FormatError, OutputError, RecipeError, TrainingError
 from i3dzoo.training import state
 from i3dzoo.training.journal import read_lines
 
-from .training_runs import BAD, run
+from .training_runs import BAD, network, run
 
 RATE = "optim.lr=0.02"
 SETTINGS = [RATE, "loop.epochs=3", "loop.save_every=1", "network.dropout=0.5", "network.ema=0.5"]
@@ -161,7 +161,7 @@ def test_compiling_changes_nothing(tmp_path: Path) -> None:
 
 def test_freezing(tmp_path: Path) -> None:
     """What is frozen stays as it was, statistics included, until it is thawed."""
-    before = run(tmp_path / "none", ["loop.max_steps=0"])[1].state_dict()
+    before = network().state_dict()
     settings = ["network.freeze=until:Mixed_4b", "network.batchnorm=train", "loop.epochs=1"]
     after = run(tmp_path / "frozen", settings)[1].state_dict()
     moved = {name.split(".")[2] for name in after if not torch.equal(before[name], after[name])}

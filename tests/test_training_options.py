@@ -1,5 +1,6 @@
 """Every option of a recipe does what it says: schedules, averages, clipping, weights, stopping."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from i3dzoo.training.clips import Batch
 from i3dzoo.training.engine import Engine, make_accelerator
 from i3dzoo.training.journal import read_lines
 from i3dzoo.training.plan import accumulation, epoch_batches, learning_rate_factor
+from i3dzoo.training.ranges import RANGES
 from i3dzoo.training.recipe import Recipe, Schedule, load_recipe, override, recipe_names
 
 from .training_runs import Noise, network, run
@@ -225,12 +227,42 @@ class TestRecipes:
             ("lr=1", "unknown key lr; expected"),
             ("optim.lr", "expected SECTION.KEY=VALUE"),
             ("schedule.steps=[1, x]", "schedule.steps is 'x'; expected int"),
+            ("title.x=1", r"--set title.x=1: expected SECTION.KEY=VALUE with a section of aug"),
+            ("loop.seed=[1", r"--set loop.seed=\[1: the value is no YAML; expected one such as"),
+            ("loop.seed=4294967296", r"loop.seed is 4294967296; expected 0\.\.4294967295"),
+            ("network.ema=1.5", r"network.ema is 1.5; expected 0\.\.1"),
+            ("optim.label_smoothing=2", r"optim.label_smoothing is 2.0; expected 0\.\.1"),
+            ("optim.lr=0", "optim.lr is 0.0; expected more than 0"),
+            ("optim.lr=.nan", "optim.lr is nan; expected more than 0"),
+            ("optim.weight_decay=-1", "optim.weight_decay is -1.0; expected at least 0"),
+            ("loop.workers=-1", "loop.workers is -1; expected at least 0"),
+            ("loop.max_steps=0", "loop.max_steps is 0; expected at least 1"),
+            ("evaluation.every=0", "evaluation.every is 0; expected at least 1"),
+            ("augment.frames=0", "augment.frames is 0; expected at least 9"),
+            ("augment.std=[1, 0, 1]", "augment.std is 0.0; expected more than 0"),
+            ("augment.mean=[]", r"augment.mean is \[\]; expected a number for each channel"),
+            ("augment.fps=abc", "augment.fps is 'abc'; expected 'checkpoint', 'native' or a numb"),
+            ("schedule.steps=[-1]", "schedule.steps is -1; expected at least 0"),
         ],
     )
     def test_wrong_settings(self, setting: str, message: str) -> None:
         """What is wrong is named, with the nearest known key."""
         with pytest.raises(RecipeError, match=message):
             override(Recipe(), [setting])
+
+    def test_every_number_has_a_range(self) -> None:
+        """No key that holds numbers is without one, and nesterov needs a momentum."""
+        numbers = {
+            f"{section}.{field.name}"
+            for section, part in vars(Recipe()).items()
+            if dataclasses.is_dataclass(part)
+            for field in dataclasses.fields(part)
+            if "Literal" not in str(field.type)
+            and ("int" in str(field.type) or "float" in str(field.type))
+        }
+        assert set(RANGES) == numbers
+        with pytest.raises(RecipeError, match=r"optim.momentum is 0, and optim.nesterov is true"):
+            override(Recipe(), ["optim.nesterov=true", "optim.momentum=0"])
 
     def test_files(self, tmp_path: Path) -> None:
         """A recipe of one's own is a file; what it leaves out has its default."""

@@ -48,8 +48,20 @@ _path = click.Path(path_type=Path)
 @click.option("--results", type=_path, help="Write JSON results, which push --results takes.")
 @click.option("--parquet", is_flag=True, help="Write the predictions as parquet too.")
 @click.option("--confusion", type=_path, help="Draw the confusion matrix, as PNG.")
-@click.option("--batch-size", default=8, show_default=True, help="Views at once.")
-@click.option("--workers", default=2, show_default=True, help="Processes that decode videos.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Views at once.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="Processes that decode videos.",
+)
 @click.option(
     "--on-bad-video", type=click.Choice(["error", "skip"]), default="error", show_default=True
 )

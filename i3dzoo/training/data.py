@@ -29,11 +29,11 @@ def augmented_input(spec: Input, augment: Augment) -> Input:
         fps = float(augment.fps)
     return replace(
         spec,
-        frames=augment.frames or spec.frames,
-        resize=augment.resize or spec.resize,
-        crop=augment.crop or spec.crop,
-        mean=augment.mean or spec.mean,
-        std=augment.std or spec.std,
+        frames=spec.frames if augment.frames is None else augment.frames,
+        resize=spec.resize if augment.resize is None else augment.resize,
+        crop=spec.crop if augment.crop is None else augment.crop,
+        mean=spec.mean if augment.mean is None else augment.mean,
+        std=spec.std if augment.std is None else augment.std,
         fps=fps,
     )
 

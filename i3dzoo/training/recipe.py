@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from i3dzoo.errors import DependencyError, RecipeError, UnknownNameError
+from i3dzoo.training.ranges import RANGES, Range, check_range, check_together
 
 __all__ = [
     "Augment",
@@ -29,6 +30,7 @@ __all__ = [
     "need_yaml",
     "override",
     "recipe_names",
+    "yaml_value",
 ]
 
 
@@ -231,7 +233,8 @@ def load_recipe(name: str | Path) -> Recipe:
 
     Raises:
         UnknownNameError: It is neither.
-        RecipeError: A key is unknown or a value is not of its type; the message names the nearest.
+        RecipeError: A key is unknown, or a value is not of its type or range; the message names
+            the nearest key.
     """
     if str(name) in recipe_names():
         text = (files("i3dzoo") / "recipes" / f"{name}.yaml").read_text("utf-8")
@@ -248,8 +251,7 @@ def load_recipe(name: str | Path) -> Recipe:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{name}: is no YAML: {error}") from error
-    recipe: Recipe = _record(str(name), Recipe, document or {}, "")
-    return recipe
+    return _recipe(str(name), document or {})
 
 
 def override(recipe: Recipe, settings: typing.Iterable[str]) -> Recipe:
@@ -258,27 +260,51 @@ def override(recipe: Recipe, settings: typing.Iterable[str]) -> Recipe:
     Values are YAML: `null` is None, `[12, 25]` a list.
 
     Raises:
-        RecipeError: A key is unknown, a value is not of its type, or there is no `=`.
+        RecipeError: A key is unknown, a value is not of its type or range, or there is no `=`.
     """
-    need_yaml()
-    import yaml
-
     document = recipe.to_dict()
     for setting in settings:
         key, equals, value = setting.partition("=")
         section, dot, name = key.partition(".")
-        if not equals or (dot and section not in document):
+        sections = {name: part for name, part in document.items() if isinstance(part, dict)}
+        if not equals or (dot and section not in sections):
             raise RecipeError(
-                f"--set {setting}: expected SECTION.KEY=VALUE with a section of {_listed(document)}"
+                f"--set {setting}: expected SECTION.KEY=VALUE with a section of {_listed(sections)}"
             )
         target = document[section] if dot else document
-        target[name if dot else key] = yaml.safe_load(value)
-    changed: Recipe = _record("--set", Recipe, document, "")
-    return changed
+        target[name if dot else key] = yaml_value(f"--set {setting}", value)
+    return _recipe("--set", document)
+
+
+def yaml_value(where: str, text: str) -> Any:
+    """Return the value of a `KEY=VALUE` setting.
+
+    Args:
+        where: The setting, for the message.
+        text: Its value, in YAML.
+
+    Raises:
+        RecipeError: It is no YAML.
+    """
+    need_yaml()
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a date that does not exist is a ValueError
+        raise RecipeError(
+            f"{where}: the value is no YAML; expected one such as 1, true, null or [12, 25]"
+        ) from error
+
+
+def _recipe(where: str, document: Any) -> Recipe:
+    recipe: Recipe = _record(where, Recipe, document, "")
+    check_together(where, recipe)
+    return recipe
 
 
 def _record(where: str, kind: Any, document: Any, path: str) -> Any:
-    """Make a record of a mapping, every key known and every value of its type."""
+    """Make a record of a mapping, every key known and every value of its type and range."""
     if not isinstance(document, dict):
         raise RecipeError(f"{where}: {path[:-1] or 'the file'} is {document!r}; expected a mapping")
     hints = typing.get_type_hints(kind)
@@ -291,7 +317,9 @@ def _record(where: str, kind: Any, document: Any, path: str) -> Any:
         if dataclasses.is_dataclass(hints[key]):
             values[key] = _record(where, hints[key], value, f"{path}{key}.")
         else:
-            values[key] = check_value(where, hints[key], value, f"{path}{key}")
+            name = f"{path}{key}"
+            values[key] = check_value(where, hints[key], value, name)
+            check_range(where, name, values[key], RANGES.get(name, Range()))
     return kind(**values)
 
 

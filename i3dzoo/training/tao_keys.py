@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from i3dzoo.errors import RecipeError
-from i3dzoo.training.recipe import check_value, need_yaml
+from i3dzoo.training.ranges import MOST_SEED, Range, check_range
+from i3dzoo.training.recipe import check_value, need_yaml, yaml_value
 
 __all__ = ["KEYS", "Given", "Key", "apply_overrides", "check_keys", "parse", "rename"]
 
@@ -26,12 +27,14 @@ class Key:
         default: What TAO takes where the key is not set.
         low: Smallest number allowed.
         high: Largest number allowed.
+        above: Whether `low` itself is not.
     """
 
     hint: Any
     default: Any = None
     low: float = -math.inf
     high: float = math.inf
+    above: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ _SECTIONS: dict[str, dict[str, Key]] = {
     },
     "train.": {
         **_GPUS,
-        "seed": Key(int, 1234, -1),
+        "seed": Key(int, 1234, -1, MOST_SEED),
         "cudnn.benchmark": Key(bool, False),
         "cudnn.deterministic": Key(bool, True),
         "num_epochs": Key(int, 10, 1),
@@ -122,7 +125,7 @@ _SECTIONS: dict[str, dict[str, Key]] = {
         "clip_grad_norm": Key(float, 0.0, 0),
     },
     "train.optim.": {
-        "lr": Key(float, 5e-4, 0),
+        "lr": Key(float, 5e-4, 0, above=True),
         "momentum": Key(float, 0.9, 0, 1),
         "weight_decay": Key(float, 5e-4, 0),
         "lr_scheduler": Key(Literal["MultiStep", "AutoReduce"], "MultiStep"),
@@ -237,17 +240,14 @@ def apply_overrides(found: dict[str, Given], overrides: Iterable[str]) -> dict[s
     """Return the values with `KEY=VALUE` overrides, keys by their older or newer names.
 
     Raises:
-        RecipeError: A key is unknown, or there is no `=`.
+        RecipeError: A key is unknown, a value is no YAML, or there is no `=`.
     """
-    need_yaml()
-    import yaml
-
     result = dict(found)
     for override in overrides:
         written, equals, text = override.partition("=")
         if not equals:
             raise RecipeError(f"{override}: expected KEY=VALUE, such as model.backbone=i3d")
-        value = yaml.safe_load(text)
+        value = yaml_value(override, text)
         for key, part in _targets("the command line", written, value):
             result.pop(key, None)
             if part not in _UNSET:
@@ -268,13 +268,7 @@ def check_keys(where: str, found: Mapping[str, Given]) -> dict[str, Any]:
             values[name] = _label_map(where, given)
             continue
         value = check_value(where, key.hint, given.value, given.written)
-        for number in value if isinstance(value, tuple) else (value,):
-            is_number = isinstance(number, int | float) and not isinstance(number, bool)
-            if is_number and not key.low <= number <= key.high:
-                span = f"at least {key.low:g}"
-                if key.high < math.inf:
-                    span = f"{key.low:g}..{key.high:g}"
-                raise RecipeError(f"{where}: {given.written} is {number}; expected {span}")
+        check_range(where, given.written, value, Range(key.low, key.high, key.above))
         values[name] = value
     return values
 
