@@ -2,15 +2,18 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pyarrow import parquet
 
 from i3dzoo.checkpoint import read_checkpoint
+from i3dzoo.checksums import sha256
 from i3dzoo.cli import main
 from i3dzoo.training import state
 from i3dzoo.training.journal import read_lines
@@ -147,6 +150,33 @@ def test_another_run_is_not_resumed(
     assert caught.value.code == 1
     assert re.search(message, " ".join(capsys.readouterr().err.split()))
     assert (trained / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("keep", ["last,best", "best", "last"])
+def test_resumed_where_the_result_is_missing(
+    trained: Path, data: Path, rgb_scratch: Path, tmp_path: Path, keep: str
+) -> None:
+    """A run that was killed before it kept its result, or lost it, gives the last and measures it.
+
+    With `--keep last` that is a kill between the last checkpoint and the end.
+    """
+    folder = shutil.copytree(trained, tmp_path / "run")
+    for name in ("best.safetensors", "last.safetensors", "predictions.jsonl"):
+        (folder / name).unlink()
+    path = state.latest(folder)
+    assert path is not None
+    content = torch.load(path, weights_only=True)
+    content["fixed"]["--keep"] = ",".join(sorted(keep.split(",")))
+    torch.save(content, path)
+    common = ("--recipe", "smoke", "-o", folder, "--keep", keep, "--resume")
+    result = finetune("hmdb51", "--data", data, "--from", rgb_scratch, *common)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{folder / 'last.safetensors'}\n"
+    assert f"Next: i3dzoo evaluate {folder / 'last.safetensors'} --data {data}" in result.stderr
+    assert json.loads((folder / "run.json").read_text("utf-8"))["result"] == "last.safetensors"
+    found = read_predictions(folder / "predictions.jsonl")
+    assert found.run.model == sha256(folder / "last.safetensors")
+    assert len(found.videos) == 12
 
 
 @pytest.fixture(scope="module")

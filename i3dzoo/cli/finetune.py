@@ -164,8 +164,9 @@ def _from_spec(options: dict[str, Any]) -> "tuple[Task, Recipe, bool | Path]":
 
 def _print_result(task: "Task", result: "Result", as_json: bool) -> None:
     folder, best = task.folder, result.position
-    name = "best" if "best" in task.keep else "last"
-    files = sorted(folder.glob(f"{name}*.safetensors"), reverse=True)  # RGB before flow
+    names = ("best", "last") if "best" in task.keep else ("last",)
+    found = (sorted(folder.glob(f"{name}*.safetensors"), reverse=True) for name in names)
+    files = next(filter(None, found), [])  # RGB before flow
     if as_json:
         print_json(
             {

@@ -138,6 +138,7 @@ def finetune(
         job.bad,
         facts_of(task, job.clips, job.test_clips),
         partial(job.describe, resumed=checkpoint is not None),
+        job.unmeasured,
     )
     result = train(run, accelerator, shared(checkpoint, accelerator))
     if main:
@@ -222,6 +223,7 @@ class _Job:
                         module.reset_parameters()
         self.streams = Streams(networks)
         self.predictions: list[Prediction] = []
+        self.result = "best" if "best" in task.keep else "last"
 
     def _with_head(self, checkpoint: Checkpoint, spec: Any) -> Checkpoint:
         labels = self.clips.classes
@@ -269,11 +271,13 @@ class _Job:
 
     def keep(self, name: str, streams: Streams, metrics: dict[str, float]) -> None:
         """Write the networks as canonical files, and the predictions of the best beside them."""
-        if name not in self.task.keep:
+        if name == "last" and not self._exists(self.result):
+            self.result = "last"  # no evaluation of this run was a best one
+        if name not in (*self.task.keep, self.result):
             return
         for stream, network in streams.networks.items():
             self._write(name, stream, network, metrics)
-        if name == self._result and self.predictions:
+        if name == self.result and self.predictions:
             path = self.task.folder / PREDICTIONS
             path.unlink(missing_ok=True)
             digest = sha256(self._path(name, next(iter(streams.networks))))
@@ -284,9 +288,13 @@ class _Job:
                 for prediction in self.predictions:
                     writer.write(prediction)
 
-    @property
-    def _result(self) -> str:
-        return "best" if "best" in self.task.keep else "last"
+    def unmeasured(self) -> bool:
+        """Say whether what is kept at the end is the result, and has not been evaluated here."""
+        last = self.result == "last" or not self._exists(self.result)
+        return shared(last, self.accelerator) and not self.predictions
+
+    def _exists(self, name: str) -> bool:
+        return self._path(name, next(iter(self.checkpoints))).exists()
 
     def _path(self, name: str, stream: str) -> Path:
         alone = len(self.checkpoints) == 1
@@ -330,7 +338,7 @@ class _Job:
             },
             "stream": first if len(self.checkpoints) == 1 else "joint",
             "data": str((task.test_data or task.train_data).absolute()),
-            "result": self._path(self._result, first).name,
+            "result": self._path(self.result, first).name,
         }
         for stream, augment in task.augments.items():
             if augment != self.recipe.augment:

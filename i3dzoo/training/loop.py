@@ -45,6 +45,8 @@ class Run:
         bad: Hears of the training videos that cannot be read.
         facts: What else makes the run what it is, such as its data: it is not resumed with others.
         begin: Called on the main process when nothing speaks against the run any more.
+        unmeasured: Called on every process at the end; whether what is to be kept is still to be
+            evaluated, as a kill may have come in between.
     """
 
     recipe: Recipe
@@ -57,6 +59,7 @@ class Run:
     bad: BadVideos | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     begin: Callable[[], None] = lambda: None
+    unmeasured: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,9 @@ def train(run: Run, accelerator: "Accelerator", resume: Path | None = None) -> R
                 if _evaluation_is_due(run, position):
                     _evaluate(run, engine, position, journal)
                 _save(run, engine, position)
-            with engine.averaged():
+            with engine.averaged() as network:
+                if run.unmeasured():
+                    run.evaluate(network)
                 if accelerator.is_main_process:
                     run.keep("last", engine.streams, position.metrics)
         finally:
