@@ -190,13 +190,22 @@ def test_impossible_division(tmp_path: Path) -> None:
 
 
 def test_corrupt_checkpoint(tmp_path: Path) -> None:
-    """A checkpoint that was damaged is refused by name."""
+    """A checkpoint that was cut, emptied, or has one wrong bit is refused by name."""
     run(tmp_path, ["loop.epochs=1"])
     path = state.latest(tmp_path)
     assert path is not None
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(FormatError, match=r"step-\d+\.pt: is no checkpoint of a run"):
-        state.load(path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1  # in the midst of weights
+    for content, reason in (
+        (whole[:1000], "not a zip file"),
+        (b"", "not a zip file"),
+        (flipped, "the checksum of .* is wrong"),
+    ):
+        path.write_bytes(content)
+        message = rf"step-\d+\.pt: is no checkpoint of a run, or is corrupt \(.*{reason}\); begin"
+        with pytest.raises(FormatError, match=message):
+            state.load(path)
 
 
 def test_full_disk_keeps_the_older_checkpoint(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ A run's folder holds
 """
 
 import re
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,10 @@ def load(path: Path) -> tuple[Position, dict[str, Any]]:
     import torch
 
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load looks at no checksum
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
         position = Position(**content.pop("position"))
     except FileNotFoundError as error:
@@ -105,6 +110,7 @@ def load(path: Path) -> tuple[Position, dict[str, Any]]:
     except Exception as error:  # torch.load has no error of its own: corrupt files raise anything
         reason = str(error).partition("\n")[0]
         raise FormatError(
-            f"{path}: is no checkpoint of a run, or is corrupt ({reason}); resume an earlier one"
+            f"{path}: is no checkpoint of a run, or is corrupt ({reason}); begin again in another "
+            "folder, or from best.safetensors"
         ) from error
     return position, content
