@@ -45,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(capsys: Capture, *arguments: object) -> tuple[int, str, str]:
     """Run the command on the CPU; return its exit code, standard output and standard error."""
     with pytest.raises(SystemExit) as stop:
-        main(["evaluate", *map(str, arguments), "--device", "cpu", "--workers", "0"])
+        main(["evaluate", "--device", "cpu", "--workers", "0", *map(str, arguments)])
     captured = capsys.readouterr()
     return int(stop.value.code or 0), captured.out, " ".join(captured.err.split())
 
@@ -109,3 +109,23 @@ def test_options_out_of_range(capsys: Capture, model: Path, data: Path, option: 
         main(["evaluate", str(model), "--data", str(data), option])
     assert stop.value.code == 2
     assert option.partition("=")[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_deleted_video(
+    capsys: Capture, model: Path, tmp_path: Path, workers: int, linked: bool
+) -> None:
+    """One sentence says that the video is not there, whichever process looked for it."""
+    path = small_prepared(tmp_path).path
+    video = path.parent / "videos" / "wave" / "wave_clip_1.avi"
+    video.unlink()
+    if linked:
+        video.symlink_to(tmp_path / "nowhere")
+    options = ("--data", path, "-o", tmp_path / "out", "--workers", workers)
+    code, _, errors = run(capsys, model, *options)
+    reason = (
+        f"is a link to {tmp_path / 'nowhere'}, which is not there" if linked else "is not there"
+    )
+    assert code == 1
+    assert errors.endswith(f"i3dzoo: {video}: {reason}"), errors

@@ -46,13 +46,19 @@ def told(where: Callable[[], str], advice: Advice = TRAINING) -> Iterator[None]:
         advice: What the command has against it.
 
     Raises:
+        I3DZooError: What a process that decodes raised, in its own words.
         TrainingError: Memory does not suffice, or a process that decodes was killed.
         DeviceError: A GPU, or another process of the run, failed.
     """
     try:
         yield
-    except I3DZooError:
-        raise
+    except I3DZooError as error:
+        # a worker sends its error with a traceback before it: only the sentence is for the user
+        caught, kind = str(error), type(error)
+        if not caught.startswith("Caught "):
+            raise
+        name = f"{kind.__module__}.{kind.__qualname__}: "
+        raise kind(caught.rpartition(name)[2].strip()) from None
     except (RuntimeError, MemoryError) as error:
         found = _explained(error, advice)
         if found is None:

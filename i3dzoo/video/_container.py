@@ -15,7 +15,7 @@ import numpy.typing as npt
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from i3dzoo.errors import VideoError
+from i3dzoo.errors import MissingFileError, VideoError
 from i3dzoo.video.records import Frames, VideoInfo
 
 __all__ = [
@@ -59,6 +59,7 @@ def probe_container(path: Path) -> VideoInfo:
     """Decode a video file once, without converting a pixel, and count what is there.
 
     Raises:
+        MissingFileError: It is not there.
         VideoError: It is no video, or no frame of it decodes.
     """
     info = _probe(path, threads=0)
@@ -209,6 +210,9 @@ def _open(path: Path) -> Any:
         options["metadata_errors"] = "ignore"
     try:
         return av.open(f"file:{path.absolute()}", "r", **options)
+    except FileNotFoundError as error:
+        link = f"is a link to {path.readlink()}, which " if path.is_symlink() else ""
+        raise MissingFileError(f"{path}: {link}is not there") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"{path}: is no video that FFmpeg can read ({_reason(error)}); "
@@ -225,6 +229,7 @@ def open_video(path: Path, threads: int = 0) -> Iterator[tuple[Any, Any]]:
         threads: That decode; 0 for as many as there are processors.
 
     Raises:
+        MissingFileError: It is not there.
         VideoError: It is no video.
     """
     with _open(path) as container:
