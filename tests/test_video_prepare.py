@@ -97,6 +97,15 @@ class TestVideos:
         assert (prepared.made, len(prepared.index.entries), prepared.missing) == (1, 12, ())
         assert not (tmp_path / "out" / "missing.txt").exists()
 
+    def test_missing_names_that_are_not_ascii(self, tmp_path: Path, source: Path) -> None:
+        """Whatever a clip that is missing is called, the list of them names it, in UTF-8."""
+        shutil.copytree(source, tmp_path / "source")
+        for path in (tmp_path / "source" / LISTS_FOLDER).glob("wave_*"):
+            path.write_text(path.read_text("utf-8") + "żółw.avi 1\n", "utf-8")
+        prepared = prepare("hmdb51", tmp_path / "source", tmp_path / "out")
+        assert [missing.file for missing in prepared.missing] == ["żółw.avi"]
+        assert (tmp_path / "out" / "missing.txt").read_text("utf-8") == "wave/żółw.avi\n"
+
     def test_broken_clips_are_named(self, tmp_path: Path, source: Path) -> None:
         """No video is an entry with an error, a cut one has a warning; a repaired one comes in."""
         shutil.copytree(source, tmp_path / "source")

@@ -54,6 +54,15 @@ class TestHmdb51:
             "d.avi": ("test", "test", None),
         }
 
+    @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+    def test_names_that_are_not_ascii(self, tmp_path: Path, encoding: str) -> None:
+        """Lists are UTF-8, and Latin-1 where they are not; only a line feed ends a line."""
+        folder, names = hmdb51(tmp_path, wave=""), ("café.avi", "a\x85b.avi", "a\xa0b.avi")
+        for split in (1, 2, 3):
+            text = "".join(f"{name} 1\r\n" for name in names)
+            (folder / f"wave_test_split{split}.txt").write_bytes(text.encode(encoding))
+        assert {clip.file for clip in read_splits(folder, "hmdb51").clips} == set(names)
+
     def test_differences(self, tmp_path: Path) -> None:
         """Lists of another number are told apart from the official ones, in words."""
         lists = read_splits(hmdb51(tmp_path, wave="a.avi 1\n"), "hmdb51")
@@ -108,6 +117,14 @@ class TestUcf101:
             ("v_Archery_g08_c01.avi", "train"),
         ]
         assert lists.differences()[0] == "2 classes, UCF101 has 101"
+
+    def test_names_with_spaces(self, tmp_path: Path) -> None:
+        """Only the number of the class after a name of a training list is no part of the name."""
+        ucf101(tmp_path)
+        (tmp_path / "trainlist01.txt").write_text("YoYo/a b.avi 1\nYoYo/c 2.avi\n")
+        (tmp_path / "testlist01.txt").write_text("YoYo/d 3\n")
+        clips = {clip.file: clip.roles[0] for clip in read_splits(tmp_path, "ucf101").clips}
+        assert clips.items() >= {("a b.avi", "train"), ("c 2.avi", "train"), ("d 3", "test")}
 
     def test_train_and_test_overlap(self, tmp_path: Path) -> None:
         """A clip in both halves of a split is an error."""

@@ -151,7 +151,7 @@ def generate(
         for split in range(3):
             text = "".join(f"{clip.file} {_DIGITS[clip.roles[split]]} \n" for clip in chosen)
             with atomic_write(out / LISTS_FOLDER / f"{label}_test_split{split + 1}.txt") as file:
-                file.write(text.encode("latin-1"))
+                file.write(text.encode("utf-8", "surrogateescape"))
     known = labels("hmdb51")
     order = known if set(lists.classes) <= set(known) else lists.classes
     numbers = {label: number for number, label in enumerate(order)}

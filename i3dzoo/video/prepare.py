@@ -159,7 +159,7 @@ def _finish(
     if missing:
         with atomic_write(names) as file:
             text = "".join(f"{clip.label}/{clip.file}\n" for clip in missing)
-            file.write(text.encode("latin-1"))
+            file.write(text.encode("utf-8", "surrogateescape"))
     else:
         names.unlink(missing_ok=True)
         shutil.rmtree(index.root / _STAGING, ignore_errors=True)

@@ -1,5 +1,6 @@
 """The official lists of HMDB51 and UCF101: which clips there are, and which train and test."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,7 @@ def read_splits(folder: str | Path, dataset: DatasetName) -> SplitLists:
     return _read_hmdb51(folder) if dataset == "hmdb51" else _read_ucf101(folder)
 
 
+_BLANKS = " \t\r"
 _HMDB51_ROLES: dict[str, Role | None] = {"0": None, "1": "train", "2": "test"}
 
 
@@ -145,7 +147,7 @@ def _hmdb51_list(path: Path) -> dict[str, Role | None]:
     roles: dict[str, Role | None] = {}
     for number, line in _lines(path):
         file, _, digit = line.rpartition(" ")
-        file = file.strip()
+        file = file.strip(_BLANKS)
         if digit not in _HMDB51_ROLES or not _is_name(file):
             raise DatasetError(f"{path}, line {number}: is {line!r}; expected '<file> <0, 1 or 2>'")
         if file in roles:
@@ -176,7 +178,7 @@ def _read_ucf101(folder: Path) -> SplitLists:
             for number, line in _lines(path):
                 label, _, rest = line.partition("/")
                 # Only training lists carry the number of the class after the name.
-                file = rest.split(" ")[0]
+                file = re.sub(r" \d+$", "", rest) if role == "train" else rest
                 if label not in classes or not _is_name(file):
                     raise DatasetError(
                         f"{path}, line {number}: is {line!r}; expected '<class>/<file>' with a "
@@ -203,9 +205,14 @@ def _checked(folder: Path, lists: SplitLists) -> SplitLists:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    # Latin-1 reads every byte: names came from a time before UTF-8 was the rule.
-    lines = path.read_text("latin-1").splitlines()
-    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")  # which reads every byte, of the time before UTF-8
+    # not splitlines, nor strip of any blank: a name may hold what they take for an end
+    lines = [line.strip(_BLANKS) for line in text.split("\n")]
+    return [(number, line) for number, line in enumerate(lines, 1) if line]
 
 
 def _is_name(text: str) -> bool:
