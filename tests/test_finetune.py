@@ -152,6 +152,28 @@ def test_another_run_is_not_resumed(
     assert (trained / "run.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"command": 1, "started": ""}'])
+def test_a_damaged_record(
+    trained: Path,
+    data: Path,
+    rgb_scratch: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+) -> None:
+    """A run.json that cannot be read is named, with what to do."""
+    (tmp_path / "checkpoints").mkdir()
+    found = state.latest(trained)
+    assert found is not None
+    (tmp_path / "checkpoints" / found.name).symlink_to(found)
+    (tmp_path / "run.json").write_text(text)
+    options = ["--data", data, "--from", rgb_scratch, "--recipe", "smoke", "-o", tmp_path]
+    with pytest.raises(SystemExit) as caught:
+        main(["finetune", "hmdb51", *map(str, options), "--device", "cpu", "--resume"])
+    assert caught.value.code == 1
+    assert f"i3dzoo: {tmp_path / 'run.json'}: is no record of a run (" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("keep", ["last,best", "best", "last"])
 def test_resumed_where_the_result_is_missing(
     trained: Path, data: Path, rgb_scratch: Path, tmp_path: Path, keep: str
@@ -161,6 +183,7 @@ def test_resumed_where_the_result_is_missing(
     With `--keep last` that is a kill between the last checkpoint and the end.
     """
     folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / ".best.safetensors.x8_2.part").write_bytes(b"half")
     for name in ("best.safetensors", "last.safetensors", "predictions.jsonl"):
         (folder / name).unlink()
     path = state.latest(folder)
@@ -177,6 +200,7 @@ def test_resumed_where_the_result_is_missing(
     found = read_predictions(folder / "predictions.jsonl")
     assert found.run.model == sha256(folder / "last.safetensors")
     assert len(found.videos) == 12
+    assert not list(folder.glob(".*.part"))
 
 
 @pytest.fixture(scope="module")

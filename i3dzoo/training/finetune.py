@@ -42,6 +42,7 @@ from i3dzoo.training.processes import gathered, shared
 from i3dzoo.training.recipe import Augment, Recipe
 from i3dzoo.training.run_files import PREDICTIONS
 from i3dzoo.training.run_record import environment, where_to_begin, write_run
+from i3dzoo.training.state import sweep
 from i3dzoo.video import BadVideo, FrameCache
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def finetune(
     job = _Job(task, recipe, accelerator, _frame_cache(task.cache_bytes, accelerator), tell)
     if main:
         make_folder(task.folder)
+        if checkpoint is not None:
+            sweep(task.folder)
     accelerator.wait_for_everyone()
     run = Run(
         recipe,

@@ -10,7 +10,7 @@ import torch
 
 from i3dzoo import __version__
 from i3dzoo._files import atomic_write
-from i3dzoo.errors import OutputError
+from i3dzoo.errors import FormatError, OutputError
 from i3dzoo.training import state
 from i3dzoo.training.run_files import RUN
 
@@ -32,11 +32,12 @@ def write_run(folder: Path, document: dict[str, Any], *, resumed: bool, finished
 
     Raises:
         OutputError: It cannot be written.
+        FormatError: The earlier one is damaged.
     """
     path, now = folder / RUN, time.strftime("%Y-%m-%dT%H:%M:%S%z")
     document = {**document, "started": now}
     if resumed and path.exists():
-        earlier = json.loads(path.read_text("utf-8"))
+        earlier = _read(path)
         later = [*earlier.get("resumed", []), document["command"]]
         others = [each for each in later if each != earlier["command"]]
         document |= {"command": earlier["command"], "started": earlier["started"]}
@@ -60,6 +61,7 @@ def where_to_begin(folder: Path, resume: bool | Path, remarks: list[str]) -> Pat
 
     Raises:
         OutputError: The folder holds a run that is not to be, or cannot be, gone on with.
+        FormatError: Its run.json is damaged.
     """
     if isinstance(resume, Path):
         return resume
@@ -80,7 +82,20 @@ def where_to_begin(folder: Path, resume: bool | Path, remarks: list[str]) -> Pat
 
 def _is_finished(folder: Path) -> bool:
     path = folder / RUN
-    return path.exists() and "finished" in json.loads(path.read_text("utf-8"))
+    return path.exists() and "finished" in _read(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+        if isinstance(found["command"], list) and isinstance(found["started"], str):
+            return dict(found)
+        reason = "command or started is of another type"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error)
+    raise FormatError(
+        f"{path}: is no record of a run ({reason}); remove it to go on without its first command"
+    )
 
 
 def environment(accelerator: "Accelerator") -> dict[str, str]:

@@ -20,7 +20,7 @@ from typing import Any
 from i3dzoo._files import atomic_write
 from i3dzoo.errors import FormatError, MissingFileError
 
-__all__ = ["Position", "latest", "load", "save"]
+__all__ = ["Position", "latest", "load", "save", "sweep"]
 
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
@@ -84,9 +84,14 @@ def save(folder: Path, position: Position, content: dict[str, Any]) -> Path:
     for older in _checkpoints(folder):
         if older != path:
             older.unlink()
-    for leftover in path.parent.glob(".*.part"):
-        leftover.unlink()  # of a process that was killed while it wrote
+    sweep(path.parent)
     return path
+
+
+def sweep(folder: Path) -> None:
+    """Remove the half files of a process that was killed while it wrote."""
+    for leftover in folder.glob(".*.part"):
+        leftover.unlink()
 
 
 def load(path: Path) -> tuple[Position, dict[str, Any]]:
