@@ -40,6 +40,14 @@ class TestSchedules:
         expected = [0.1 + 0.9 * (1 + math.cos(math.pi * e / 10)) / 2 for e in range(10)]
         assert found == pytest.approx(expected)
 
+    def test_patience_is_of_epochs(self, tmp_path: Path) -> None:
+        """However rarely the network is evaluated, the rate falls after so many epochs."""
+        given = ["schedule.kind=plateau", "schedule.patience=3", "evaluation.every=2"]
+        run(tmp_path, ["optim.lr=1e-30", *given, "loop.epochs=7", "optim.head_lr_scale=1"])
+        lines = [line for line in read_lines(tmp_path / "metrics.jsonl") if line["kind"] == "step"]
+        # the loss of epoch 2 stays the lowest, and epoch 6 is more than three later
+        assert [line["lr"] for line in lines[::2]] == pytest.approx([1e-30] * 6 + [1e-31])
+
     @pytest.mark.parametrize(
         ("lowest", "plateau", "expected"), [(0.5, 0.1, 1), (0.05, 0.1, 0.5), (0.001, 0.1, 0.1)]
     )

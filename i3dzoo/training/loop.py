@@ -255,11 +255,10 @@ def _evaluate(run: Run, engine: Engine, position: state.Position, journal: Journ
                 run.keep("best", engine.streams, metrics)
     schedule = run.recipe.schedule
     if metrics["loss"] < position.lowest_loss:
-        position.lowest_loss, position.waited = metrics["loss"], 0
-    else:
-        position.waited += 1
-        if schedule.kind == "plateau" and position.waited > schedule.patience:
-            position.plateau, position.waited = position.plateau * schedule.decay, 0
+        position.lowest_loss, position.lowest_epoch = metrics["loss"], position.epoch
+    elif schedule.kind == "plateau" and position.epoch - position.lowest_epoch > schedule.patience:
+        position.plateau *= schedule.decay
+        position.lowest_epoch = position.epoch
     if journal is not None:
         line = {"val_loss" if k == "loss" else k: v for k, v in metrics.items()}
         at = position.epoch + position.batch / len(_batches(run, position.epoch))

@@ -37,7 +37,7 @@ class Position:
         best_epoch: The epoch that gave it.
         plateau: Factor that the `plateau` schedule has made.
         lowest_loss: Lowest validation loss so far, for `plateau`; infinite before the first.
-        waited: Epochs since that was.
+        lowest_epoch: The epoch that gave it, or after which the rate fell last.
         evaluated: Steps that were done when the network was last evaluated; -1 before.
         metrics: What that evaluation gave.
     """
@@ -49,7 +49,7 @@ class Position:
     best_epoch: int = 0
     plateau: float = 1.0
     lowest_loss: float = float("inf")
-    waited: int = 0
+    lowest_epoch: int = 0
     evaluated: int = -1
     metrics: dict[str, float] = field(default_factory=dict)
 
