@@ -90,6 +90,18 @@ def test_the_report_shows_it_all(trained: Path) -> None:
     assert any((trained / "tensorboard").iterdir())
 
 
+def test_stopped_within_an_epoch(data: Path, rgb_scratch: Path, tmp_path: Path) -> None:
+    """What was evaluated in the middle of an epoch is told by its step."""
+    words = ["--recipe", "smoke", "--set", "augment.frames=9", "--set", "loop.max_steps=1"]
+    common = ("--data", data, "--from", rgb_scratch, "-o", tmp_path / "run", "--json")
+    result = finetune("hmdb51", *common, *words)
+    assert result.returncode == 0, result.stderr
+    assert "step 1: validation loss" in result.stderr
+    assert json.loads(result.stdout)["best_epoch"] == pytest.approx(1 / 3, abs=1e-4)
+    result = finetune("hmdb51", *common[:-1], *words, "--resume")
+    assert re.search(r"best top-1 [\d.]+ % after step 1\n", result.stderr)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

@@ -192,6 +192,7 @@ def test_stopped_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     stopped, _ = run(tmp_path / "parts", [*settings, "loop.max_steps=3"])
     assert (stopped.position.epoch, stopped.position.batch) == (1, 1)
     assert stopped.position.evaluated == 3
+    assert (stopped.position.best_epoch, stopped.position.best_step) in ((1, 2), (1.5, 3))
     _, parts = run(tmp_path / "parts", settings, state.latest(tmp_path / "parts"))
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, parts.state_dict()[name]), name

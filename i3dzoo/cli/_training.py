@@ -50,9 +50,10 @@ class Watch:
     def __call__(self, line: Mapping[str, Any]) -> None:
         """Show what was journalled."""
         if line["kind"] == "epoch":
+            whole = line["epoch"] == int(line["epoch"])
+            where = f"epoch {line['epoch']:g} of {self.epochs}" if whole else f"step {line['step']}"
             self.tell(
-                f"epoch {line['epoch']:g} of {self.epochs}: validation loss "
-                f"{line['val_loss']:.4f}, top-1 {100 * line['top1']:.2f} %"
+                f"{where}: validation loss {line['val_loss']:.4f}, top-1 {100 * line['top1']:.2f} %"
             )
             return
         steps = int(line["steps_an_epoch"])

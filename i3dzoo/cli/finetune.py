@@ -179,7 +179,9 @@ def _print_result(task: "Task", result: "Result", as_json: bool) -> None:
         )
         return
     if best.best_epoch or best.evaluated >= 0:
-        say(f"best top-1 {100 * best.best:.2f} % after epoch {best.best_epoch}")
+        whole = best.best_epoch == int(best.best_epoch)
+        when = f"epoch {int(best.best_epoch)}" if whole else f"step {best.best_step}"
+        say(f"best top-1 {100 * best.best:.2f} % after {when}")
     if result.bad:
         say(f"{len(result.bad)} videos cannot be read and were left out; run.json names them")
     say(f"report: {folder / 'report.html'}")

@@ -246,11 +246,15 @@ def _train_epoch(
 
 def _evaluate(run: Run, engine: Engine, position: state.Position, journal: Journal | None) -> None:
     """Evaluate, keep the best, and let the plateau schedule see the loss."""
+    done: float = position.epoch
+    if position.batch:
+        done = round(done + position.batch / len(_batches(run, position.epoch)), 4)
     with engine.averaged() as network:
         metrics = run.evaluate(network)
         position.metrics, position.evaluated = metrics, position.step
         if metrics["top1"] > position.best:
-            position.best, position.best_epoch = metrics["top1"], position.epoch
+            position.best = metrics["top1"]
+            position.best_epoch, position.best_step = done, position.step
             if engine.accelerator.is_main_process:
                 run.keep("best", engine.streams, metrics)
     schedule = run.recipe.schedule
@@ -261,9 +265,8 @@ def _evaluate(run: Run, engine: Engine, position: state.Position, journal: Journ
         position.lowest_epoch = position.epoch
     if journal is not None:
         line = {"val_loss" if k == "loss" else k: v for k, v in metrics.items()}
-        at = position.epoch + position.batch / len(_batches(run, position.epoch))
-        journal.write("epoch", position.step, epoch=round(at, 4), **line)
-        run.watch({"kind": "epoch", "epoch": round(at, 4), **line})
+        journal.write("epoch", position.step, epoch=done, **line)
+        run.watch({"kind": "epoch", "step": position.step, "epoch": done, **line})
 
 
 def _save(run: Run, engine: Engine, position: state.Position) -> None:

@@ -34,7 +34,8 @@ class Position:
         epoch: Epochs done.
         batch: Batches done of the epoch after those.
         best: Best validation top-1 so far, 0..1; -1 before the first.
-        best_epoch: The epoch that gave it.
+        best_epoch: The epochs that were done then, a fraction where it was in the middle of one.
+        best_step: The steps that were done then.
         plateau: Factor that the `plateau` schedule has made.
         lowest_loss: Lowest validation loss so far, for `plateau`; infinite before the first.
         lowest_epoch: The epoch that gave it, or after which the rate fell last.
@@ -46,7 +47,8 @@ class Position:
     epoch: int = 0
     batch: int = 0
     best: float = -1.0
-    best_epoch: int = 0
+    best_epoch: float = 0
+    best_step: int = 0
     plateau: float = 1.0
     lowest_loss: float = float("inf")
     lowest_epoch: int = 0
