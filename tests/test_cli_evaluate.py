@@ -129,3 +129,15 @@ def test_a_deleted_video(
     )
     assert code == 1
     assert errors.endswith(f"i3dzoo: {video}: {reason}"), errors
+
+
+def test_no_video_can_be_read(capsys: Capture, model: Path, tmp_path: Path) -> None:
+    """Where all are left out, that is said, and no number is made of nothing."""
+    path = small_prepared(tmp_path).path
+    for video in (path.parent / "videos").rglob("*.avi"):
+        video.unlink()
+    options = ("--data", path, "-o", tmp_path / "out", "--on-bad-video", "skip")
+    code, out, errors = run(capsys, model, *options)
+    assert (code, out) == (1, "")
+    assert "wave_clip_1.avi: left out: " in errors
+    assert "i3dzoo: no video of split 1 could be read, so there is nothing to measure" in errors

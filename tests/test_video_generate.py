@@ -1,5 +1,6 @@
 """Generated clips: their classes are in the motion, and nowhere else."""
 
+import dataclasses
 from pathlib import Path
 
 import av
@@ -121,6 +122,14 @@ class TestGenerate:
         assert generate(tmp_path, small_lists(), SHAPE) == 1
         assert path.read_bytes() == data
 
+    def test_another_shape_is_refused(self, tmp_path: Path) -> None:
+        """Clips of another seed, size or length are not mixed with those that are there."""
+        generate(tmp_path, small_lists(2), SHAPE)
+        message = "holds generated clips of 20 frames of 64x48 pixels, seed 0; 20 .* seed 1 is"
+        with pytest.raises(DatasetError, match=message):
+            generate(tmp_path, small_lists(), dataclasses.replace(SHAPE, seed=1))
+        assert len(list(tmp_path.rglob("*.avi"))) == 6
+
     def test_processes_change_nothing(self, tmp_path: Path) -> None:
         """Two processes write the bytes that one writes."""
         for jobs in (1, 2):
@@ -149,6 +158,16 @@ class TestGenerate:
         """MPEG-4 takes even sizes."""
         with pytest.raises(DatasetError, match="63x48 pixels are wanted; expected even"):
             Shape(48, 63)
+
+    def test_what_no_memory_holds(self) -> None:
+        """Clips that could not be drawn are refused beforehand."""
+        with pytest.raises(DatasetError, match="expected at most 200,000,000 pixels in a clip"):
+            Shape(4_000_000, 4_000_000)
+
+    def test_unknown_class(self) -> None:
+        """A class that is none of HMDB51's is named, even if its name is empty."""
+        with pytest.raises(DatasetError, match="'': is no class of HMDB51, such as brush_hair"):
+            invent(2, ("run", ""))
 
     @pytest.mark.real_data
     def test_official_names(self, test_data: Path) -> None:

@@ -300,8 +300,13 @@ def _measured(
     runner: _Runner, found: "Predictions", split: str, options: dict[str, Any]
 ) -> dict[str, Any]:
     """Print what a split gave, write what is wished for, and return it all."""
+    from i3dzoo.errors import DatasetError
     from i3dzoo.training.metrics import evaluate_logits
 
+    if not found.videos:
+        raise DatasetError(
+            f"no video of split {found.run.split} could be read, so there is nothing to measure"
+        )
     metrics = evaluate_logits(found.logits, found.labels)
     if not options["as_json"]:
         _print(found, metrics, len(runner.bad))

@@ -6,8 +6,9 @@ little, needs no download, and a network that cannot see motion cannot do better
 
 import functools
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,6 +28,8 @@ __all__ = ["CLIPS_FOLDER", "LISTS_FOLDER", "Shape", "choose", "generate", "inven
 CLIPS_FOLDER = "hmdb51_org"
 LISTS_FOLDER = "testTrainMulti_7030_splits"  # both as the official archives name them
 
+_SHAPE_NAME = ".generated.json"
+_MOST_PIXELS = 200_000_000  # which are drawn at once
 _DIGITS = {None: 0, "train": 1, "test": 2}
 
 
@@ -54,6 +57,14 @@ class Shape:
             )
         if self.frames < 2:
             raise DatasetError(f"clips of {self.frames} frames are wanted; expected 2 or more")
+        if self.width * self.height * self.frames > _MOST_PIXELS:
+            raise DatasetError(
+                f"clips of {self.frames} frames of {self.width}x{self.height} pixels are wanted; "
+                f"expected at most {_MOST_PIXELS:,} pixels in a clip"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.frames} frames of {self.width}x{self.height} pixels, seed {self.seed}"
 
 
 def invent(per_class: int, classes: Sequence[str] = ()) -> SplitLists:
@@ -68,7 +79,7 @@ def invent(per_class: int, classes: Sequence[str] = ()) -> SplitLists:
     """
     known = labels("hmdb51")
     if unknown := sorted(set(classes) - set(known)):
-        raise DatasetError(f"{unknown[0]}: is no class of HMDB51, such as {known[0]}, {known[1]}")
+        raise DatasetError(f"{unknown[0]!r}: is no class of HMDB51, such as {known[0]}, {known[1]}")
     clips = []
     chosen = tuple(label for label in known if label in (classes or known))
     for label in chosen:
@@ -115,7 +126,7 @@ def generate(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> int:
-    """Write clips and split lists; clips that are there already are left as they are.
+    """Write clips and split lists; clips of this shape that are there already are left alone.
 
     The result is `OUT/hmdb51_org/<class>/<file>` and
     `OUT/testTrainMulti_7030_splits/<class>_test_split<N>.txt`. A clip depends on its name, its
@@ -134,7 +145,8 @@ def generate(
         How many clips were made.
 
     Raises:
-        DatasetError: There are more classes than motions.
+        DatasetError: There are more classes than motions, or the folder holds clips of another
+            shape.
         OutputError: The folder cannot be written.
     """
     out, shape, progress = Path(out), shape or Shape(), progress or Quiet()
@@ -146,6 +158,7 @@ def generate(
             (out / CLIPS_FOLDER / label).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(out, error) from error
+    _keep_shape(out / _SHAPE_NAME, shape)
     for label in lists.classes:
         chosen = [clip for clip in lists.clips if clip.label == label]
         for split in range(3):
@@ -163,6 +176,23 @@ def generate(
     for done, _ in enumerate(run(functools.partial(_make, shape), work, jobs), 1):
         progress.update(done)
     return len(work)
+
+
+def _keep_shape(path: Path, shape: Shape) -> None:
+    """Note the shape of a folder's clips, or make sure that it is the one noted before."""
+    if not path.exists():
+        with atomic_write(path) as file:
+            file.write(json.dumps(asdict(shape)).encode())
+        return
+    try:
+        found = Shape(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{path}: is malformed ({error}); name another folder") from error
+    if found != shape:
+        raise DatasetError(
+            f"{path.parent}: holds generated clips of {found}; {shape} is asked for: name another "
+            "folder, or remove this one"
+        )
 
 
 def _make(shape: Shape, item: tuple[Path, int]) -> None:
