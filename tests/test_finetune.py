@@ -91,14 +91,26 @@ def test_the_report_shows_it_all(trained: Path) -> None:
 
 
 def test_stopped_within_an_epoch(data: Path, rgb_scratch: Path, tmp_path: Path) -> None:
-    """What was evaluated in the middle of an epoch is told by its step."""
+    """What was evaluated in the middle of an epoch is told by its step.
+
+    Videos that the index calls unusable are left out, and named once.
+    """
+    index, lines = data / "unusable.jsonl", (data / "index.jsonl").read_text("utf-8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    bad = [entry for entry in entries[1:] if entry["roles"][0] == "train"][:7]
+    for entry in bad:
+        entry["error"] = "is no video"
+    index.write_text("".join(json.dumps(entry) + "\n" for entry in entries), "utf-8")
     words = ["--recipe", "smoke", "--set", "augment.frames=9", "--set", "loop.max_steps=1"]
-    common = ("--data", data, "--from", rgb_scratch, "-o", tmp_path / "run", "--json")
-    result = finetune("hmdb51", *common, *words)
+    common = ("--data", index, "--from", rgb_scratch, "-o", tmp_path / "run", *words)
+    result = finetune("hmdb51", *common, "--on-bad-video", "skip", "--json")
     assert result.returncode == 0, result.stderr
     assert "step 1: validation loss" in result.stderr
-    assert json.loads(result.stdout)["best_epoch"] == pytest.approx(1 / 3, abs=1e-4)
-    result = finetune("hmdb51", *common[:-1], *words, "--resume")
+    assert result.stderr.count(": left out: ") == 7
+    document = json.loads(result.stdout)
+    assert document["best_epoch"] == 0.5
+    assert list(document["bad_videos"]) == [entry["file"] for entry in bad]
+    result = finetune("hmdb51", *common, "--on-bad-video", "skip", "--resume")
     assert re.search(r"best top-1 [\d.]+ % after step 1\n", result.stderr)
 
 

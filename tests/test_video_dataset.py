@@ -350,18 +350,27 @@ class TestBadVideos:
         assert batches[0].mean(torch.zeros(0, 51)).shape == (0, 51)
 
     def test_replaced_when_training(self, broken: Index) -> None:
-        """Training, the next video that can be read takes the place, with its own label."""
+        """Training, the next video that can be read takes the place, with its own label.
+
+        One that the index calls unusable has no place.
+        """
         data = VideoDataset(broken, SPEC, sampling=TRAIN, on_bad_video="skip")
+        assert [Path(bad.file).name for bad in data.unusable] == ["brush_hair_clip_0.avi"]
         sample = data[0]
-        assert (sample.index, sample.label, len(sample.bad)) == (2, 0, 2)
-        assert [len(batch) for batch in loader(data, 4)] == [4, 4, 4]
+        assert (sample.index, sample.label, len(sample.bad)) == (1, 0, 1)
+        assert [len(batch) for batch in loader(data, 4)] == [4, 4, 3]
 
     def test_all_bad(self, broken: Index) -> None:
         """A dataset without one good video ends with an error, not in an endless search."""
         bad = dataclasses.replace(broken, entries=broken.entries[:2])
         data = VideoDataset(bad, SPEC, sampling=TRAIN, on_bad_video="skip")
-        with pytest.raises(DatasetError, match="2 videos in a row cannot be read, the last"):
+        with pytest.raises(DatasetError, match="1 videos in a row cannot be read, the last"):
             data[0]
+        bad = dataclasses.replace(broken, entries=broken.entries[:1])
+        with pytest.raises(
+            DatasetError, match=r"1 of 1 videos cannot be used, .* \(is no video\)$"
+        ):
+            VideoDataset(bad, SPEC, sampling=TRAIN, on_bad_video="skip")
 
 
 @pytest.mark.real_data

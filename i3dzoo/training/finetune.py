@@ -212,6 +212,8 @@ class _Job:
             parse_protocol(recipe.evaluation.protocol),
             **common,
         )
+        for one in next(iter(training.values())).unusable:
+            self.bad.meet(one)
         self.clips = VideoClips(training, task.classes, augment.clips_per_video)
         self.test_clips = VideoClips(self.testing, self.clips.classes)
         self.checkpoints = {

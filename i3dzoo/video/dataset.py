@@ -124,6 +124,7 @@ class VideoDataset(Dataset[Sample]):
         spec: What the network takes.
         sampling: Which views a sample has.
         labels: Number of each video's class, in the order of `index.classes`.
+        unusable: Videos of this role that are none of `entries`, and why.
     """
 
     def __init__(
@@ -150,22 +151,23 @@ class VideoDataset(Dataset[Sample]):
             sampling: `TRAIN`, `CENTRE`, `MULTI`, `WHOLE`, or one of your own.
             seed: Of windows, crops and flips.
             on_bad_video: `error` raises at a video that cannot be read, or that the index calls
-                unusable. `skip` goes on: where windows are random, the next video that can be read
-                takes its place, so that batches stay full; elsewhere the sample has no views.
-                Either way it is in the `bad` of its sample, and of the batch.
+                unusable. `skip` goes on: where windows are random, the latter are left out, and of
+                the former the next video that can be read takes the place, so that batches stay
+                full; elsewhere the sample has no views. A video that is not left out is in the
+                `bad` of its sample, and of the batch.
             cache: Keeps decoded frames; to be shared by the datasets of a run.
             threads: Threads that decode one video; more help only a process without workers.
 
         Raises:
             MissingFileError: There is no such dataset.
             DatasetError: It is malformed, or no video has this role, or one is unusable and
-                `on_bad_video` is `error`.
+                `on_bad_video` is `error`, or all are.
             ShapeError: The crop is larger than the short side.
         """
         self.index = data if isinstance(data, Index) else read_index(data)
-        self.entries = self.index.select(split, role)
         self.spec, self.sampling, self.seed = spec, sampling, seed
         self.on_bad_video, self.cache, self.threads = on_bad_video, cache, threads
+        self.entries, self.unusable = self._select(split, role)
         numbers = {label: number for number, label in enumerate(self.index.classes)}
         self.labels = tuple(numbers[entry.label] for entry in self.entries)
         if spec.resize is not None and spec.resize < spec.crop:
@@ -173,14 +175,27 @@ class VideoDataset(Dataset[Sample]):
         # Shared memory, because workers that persist have their own copy of this object.
         epoch = torch.zeros((), dtype=torch.int64)
         self._epoch: torch.Tensor = epoch.share_memory_()  # type: ignore[no-untyped-call] # torch has no type for it
-        unusable = [entry for entry in self.entries if entry.error is not None]
-        if unusable and on_bad_video == "error":
-            raise DatasetError(
-                f"{self.index.root}: {len(unusable)} of {len(self.entries)} videos cannot be used, "
-                f"the first is {unusable[0].file} ({unusable[0].error}); "
-                "pass --on-bad-video skip to go on without them"
-            )
         self._cached = self._reserve()
+
+    def _select(
+        self, split: int | None, role: Role | None
+    ) -> tuple[tuple[Entry, ...], tuple[BadVideo, ...]]:
+        """Return the videos of a role, and those that are left out."""
+        every, root = self.index.select(split, role), self.index.root
+        unusable = [entry for entry in every if entry.error is not None]
+        if unusable and (self.on_bad_video == "error" or len(unusable) == len(every)):
+            some = self.on_bad_video == "error"
+            raise DatasetError(
+                f"{root}: {len(unusable)} of {len(every)} videos cannot be used, "
+                f"the first is {unusable[0].file} ({unusable[0].error})"
+                f"{'; pass --on-bad-video skip to go on without them' if some else ''}"
+            )
+        if self.sampling.time != "random":
+            return every, ()
+        bad = tuple(
+            BadVideo(entry.file, f"{root / entry.file}: {entry.error}") for entry in unusable
+        )
+        return tuple(entry for entry in every if entry.error is None), bad
 
     def __len__(self) -> int:
         return len(self.entries)
