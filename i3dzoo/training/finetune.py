@@ -127,22 +127,10 @@ def finetune(
     job = _Job(task, recipe, accelerator, _frame_cache(task.cache_bytes, accelerator), tell)
     if main:
         make_folder(task.folder)
-        if checkpoint is not None:
+        if resume:
             sweep(task.folder)
     accelerator.wait_for_everyone()
-    run = Run(
-        recipe,
-        job.streams,
-        job.clips,
-        job.evaluate,
-        job.keep,
-        task.folder,
-        watch,
-        job.bad,
-        facts_of(task, job.clips, job.test_clips),
-        partial(job.describe, resumed=checkpoint is not None),
-        job.unmeasured,
-    )
+    run = job.run(watch, resumed=checkpoint is not None)
     result = train(run, accelerator, shared(checkpoint, accelerator))
     if main:
         job.finish()
@@ -220,15 +208,34 @@ class _Job:
             stream: self._with_head(checkpoint, specs[stream])
             for stream, checkpoint in task.checkpoints.items()
         }
+        self.streams = self._networks()
+        self.predictions: list[Prediction] = []
+        self.result = "best" if "best" in task.keep else "last"
+
+    def run(self, watch: Callable[[Mapping[str, Any]], None], *, resumed: bool) -> Run:
+        """Return what the loop is given."""
+        return Run(
+            self.recipe,
+            self.streams,
+            self.clips,
+            self.evaluate,
+            self.keep,
+            self.task.folder,
+            watch,
+            self.bad,
+            facts_of(self.task, self.clips, self.test_clips),
+            partial(self.describe, resumed=resumed),
+            self.unmeasured,
+        )
+
+    def _networks(self) -> Streams:
         networks = {str(stream): build(found).float() for stream, found in self.checkpoints.items()}
-        if recipe.network.init == "random":
+        if self.recipe.network.init == "random":
             for network in networks.values():
                 for module in network.modules():
                     if isinstance(module, nn.Conv3d | nn.BatchNorm3d):
                         module.reset_parameters()
-        self.streams = Streams(networks)
-        self.predictions: list[Prediction] = []
-        self.result = "best" if "best" in task.keep else "last"
+        return Streams(networks)
 
     def _with_head(self, checkpoint: Checkpoint, spec: Any) -> Checkpoint:
         labels = self.clips.classes
