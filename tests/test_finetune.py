@@ -207,7 +207,8 @@ def test_resumed_where_the_result_is_missing(
     With `--keep last` that is a kill between the last checkpoint and the end.
     """
     folder = shutil.copytree(trained, tmp_path / "run")
-    (folder / ".best.safetensors.x8_2.part").write_bytes(b"half")
+    for half in (".best.safetensors.x8_2.part", "checkpoints/.step.x9_3.part"):
+        (folder / half).write_bytes(b"half")
     for name in ("best.safetensors", "last.safetensors", "predictions.jsonl"):
         (folder / name).unlink()
     path = state.latest(folder)
@@ -224,7 +225,7 @@ def test_resumed_where_the_result_is_missing(
     found = read_predictions(folder / "predictions.jsonl")
     assert found.run.model == sha256(folder / "last.safetensors")
     assert len(found.videos) == 12
-    assert not list(folder.glob(".*.part"))
+    assert not list(folder.rglob(".*.part"))
 
 
 @pytest.fixture(scope="module")

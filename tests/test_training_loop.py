@@ -195,12 +195,16 @@ def test_corrupt_checkpoint(tmp_path: Path) -> None:
     path = state.latest(tmp_path)
     assert path is not None
     whole = path.read_bytes()
+    content = torch.load(path, weights_only=True)
+    content["position"]["waited"] = 1.0
+    torch.save(content, other := tmp_path / "other.pt")
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1  # in the midst of weights
     for content, reason in (
         (whole[:1000], "not a zip file"),
         (b"", "not a zip file"),
         (flipped, "the checksum of .* is wrong"),
+        (other.read_bytes(), "another version of i3dzoo wrote it"),
     ):
         path.write_bytes(content)
         message = rf"step-\d+\.pt: is no checkpoint of a run, or is corrupt \(.*{reason}\); begin"

@@ -13,7 +13,7 @@ A run's folder holds
 
 import re
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +86,15 @@ def save(folder: Path, position: Position, content: dict[str, Any]) -> Path:
     for older in _checkpoints(folder):
         if older != path:
             older.unlink()
-    sweep(path.parent)
+    sweep(folder)
     return path
 
 
 def sweep(folder: Path) -> None:
-    """Remove the half files of a process that was killed while it wrote."""
-    for leftover in folder.glob(".*.part"):
-        leftover.unlink()
+    """Remove the half files of a run's process that was killed while it wrote."""
+    for pattern in (".*.part", "checkpoints/.*.part"):
+        for leftover in folder.glob(pattern):
+            leftover.unlink()
 
 
 def load(path: Path) -> tuple[Position, dict[str, Any]]:
@@ -111,7 +112,10 @@ def load(path: Path) -> tuple[Position, dict[str, Any]]:
         if damaged is not None:
             raise ValueError(f"the checksum of {damaged} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
-        position = Position(**content.pop("position"))
+        found = content.pop("position")
+        if set(found) != {each.name for each in fields(Position)}:
+            raise ValueError("another version of i3dzoo wrote it")
+        position = Position(**found)
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: there is no such checkpoint") from error
     except Exception as error:  # torch.load has no error of its own: corrupt files raise anything
