@@ -11,6 +11,7 @@ from i3dzoo.checkpoint import Checkpoint
 from i3dzoo.convert import continued, num_classes
 from i3dzoo.errors import MappingError, MetadataError, ShapeError
 from i3dzoo.matching import Matching, match_labels
+from i3dzoo.metadata import Metadata
 
 __all__ = ["Head", "change_head", "fresh_weight", "match_head", "matching_of", "replace_head"]
 
@@ -136,6 +137,7 @@ def change_head(
     old = checkpoint.metadata
     if classes is not None and classes < 1:
         raise ShapeError(f"a head of {classes} classes was asked for; expected at least one")
+    labels = tuple(labels) if labels else None
     count = classes or (len(labels) if labels else old.num_classes)
     how: Head = head or ("keep" if count == old.num_classes else "fresh")
     if labels and len(labels) != count:
@@ -184,11 +186,21 @@ def _kept(checkpoint: Checkpoint, classes: int, labels: tuple[str, ...] | None) 
             f"the head has {metadata.num_classes} classes; expected {classes}: "
             "pass --head fresh for a new one"
         )
-    if labels and metadata.labels not in (None, labels):
+    new = labels or metadata.labels
+    if _known_labels(metadata) not in (None, new):
         base = metadata.zoo or metadata.base
         step = f"{classes} classes renamed"
         metadata = dataclasses.replace(
             metadata, zoo=None, base=base, history=(*metadata.history, step)
         )
-    metadata = dataclasses.replace(metadata, labels=labels or metadata.labels)
+    metadata = dataclasses.replace(metadata, labels=new)
     return dataclasses.replace(checkpoint, metadata=metadata)
+
+
+def _known_labels(metadata: Metadata) -> tuple[str, ...] | None:
+    """Return the names of the classes as they were published, or as they are."""
+    from i3dzoo import zoo
+
+    if metadata.zoo in zoo.names():
+        return zoo.labels(zoo.manifest(str(metadata.zoo)).labels)
+    return metadata.labels

@@ -134,10 +134,10 @@ def to_checkpoint(model: "InceptionI3d") -> Checkpoint:
     }
     tensors = dict(convert.to_canonical("the model", tensors, tables.table("canonical")).tensors)
     classes, name = convert.num_classes(tensors), metadata.zoo
-    replaced = classes != metadata.num_classes
-    if replaced:
+    if classes != metadata.num_classes:
         metadata = dataclasses.replace(metadata, num_classes=classes, labels=None)
-    if name and (replaced or not _is_published(name, tensors)):
+    known = zoo.labels(zoo.manifest(name).labels) if name else None
+    if name and (metadata.labels != known or not _is_published(name, tensors)):
         history = (*metadata.history, f"changed since it was loaded as {name}")
         metadata = dataclasses.replace(metadata, zoo=None, base=name, history=history)
     return Checkpoint(tensors, metadata)
@@ -153,9 +153,10 @@ def _array(tensor: "torch.Tensor") -> Array:
 
 
 def _is_published(name: str, tensors: Tensors) -> bool:
-    """Whether these are a published checkpoint's tensors, as far as its checksums can tell."""
+    """Whether these are a published checkpoint's tensors, by its checksums or else by its file."""
     from i3dzoo.fingerprint import match, tensor_crcs, without_checksums
 
     if without_checksums(name):
-        return all(array.dtype == "f4" for array in tensors.values())
+        path = zoo.cached_path(name)
+        return path.exists() and tensor_crcs(read_checkpoint(path).tensors) == tensor_crcs(tensors)
     return match(name, zoo.manifest(name).crc32c, tensor_crcs(tensors)).exact

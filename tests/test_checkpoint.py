@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import i3dzoo
-from i3dzoo import formats
+from i3dzoo import formats, zoo
 from i3dzoo.arrays import Tensors
 from i3dzoo.checkpoint import Checkpoint, check_finite, read_checkpoint, write_checkpoint
 from i3dzoo.checksums import sha256
@@ -23,6 +23,7 @@ from i3dzoo.errors import (
     OutputError,
     UnknownNameError,
 )
+from i3dzoo.head import replace_head
 from i3dzoo.loading import build, load, to_checkpoint
 from i3dzoo.metadata import Input, Metadata, Source, default_input
 from i3dzoo.surgery import change_stream
@@ -168,11 +169,29 @@ def test_number_formats_are_kept(genuine: Checkpoint, dtype: str) -> None:
     assert found.metadata.labels == genuine.metadata.labels
 
 
-def test_without_checksums_nothing_is_claimed(random_checkpoint: Checkpoint) -> None:
-    """A network of which no checksums were published is not said to have changed."""
-    metadata = dataclasses.replace(random_checkpoint.metadata, zoo="rgb_charades")
-    model = build(dataclasses.replace(random_checkpoint, metadata=metadata))
+def test_without_checksums_the_file_tells(
+    monkeypatch: pytest.MonkeyPatch, random_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """A network of which no checksums were published is compared with the file that was pulled."""
+    monkeypatch.setenv("I3DZOO_CACHE", str(tmp_path))
+    labels = zoo.labels("charades")
+    metadata = dataclasses.replace(
+        random_checkpoint.metadata, zoo="rgb_charades", labels=labels, num_classes=157
+    )
+    tensors = replace_head(random_checkpoint.tensors, 157)
+    checkpoint = dataclasses.replace(random_checkpoint, tensors=tensors, metadata=metadata)
+    model = build(checkpoint)
+    assert to_checkpoint(model).metadata.zoo is None  # there is nothing to compare with
+    zoo.cached_path("rgb_charades").parent.mkdir()
+    write_checkpoint(zoo.cached_path("rgb_charades"), checkpoint)
     assert to_checkpoint(model).metadata == metadata
+    model.metadata = dataclasses.replace(metadata, labels=labels[::-1])
+    renamed = to_checkpoint(model).metadata
+    assert (renamed.zoo, renamed.base) == (None, "rgb_charades")
+    model.metadata = metadata
+    model.state_dict()["Conv3d_1a_7x7.bn.bias"][0] += 1
+    changed = to_checkpoint(model).metadata
+    assert changed.history == ("changed since it was loaded as rgb_charades",)
 
 
 @pytest.mark.parametrize(

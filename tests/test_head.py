@@ -73,6 +73,11 @@ def test_other_names_are_no_accident(genuine: Checkpoint) -> None:
     assert renamed.metadata.labels == known[::-1]
     assert (renamed.metadata.zoo, renamed.metadata.base) == (None, "rgb_scratch")
     assert renamed.metadata.history[-1] == "400 classes renamed"
+    claim = dataclasses.replace(renamed.metadata, zoo="rgb_scratch")
+    claimed = dataclasses.replace(renamed, metadata=claim)
+    again = change_head(claimed, None, known[::-1], "keep")  # as push advises
+    assert again.metadata.zoo is None
+    assert change_head(genuine, None, list(known)) == genuine  # type: ignore[arg-type] # a list does
     with pytest.raises(ShapeError, match="a head of 0 classes was asked for"):
         change_head(genuine, 0)
 
