@@ -240,7 +240,8 @@ class InceptionI3d(nn.Module):
         Frames under about 200 pixels leave fewer than 7x7 positions: their average is taken.
         """
         _, _, _, height, width = x.shape
-        full = x if x.is_cuda else x.float()  # on a CPU, PyTorch averages no half precision
+        half = x.dtype in (torch.float16, torch.bfloat16)
+        full = x.float() if half and not x.is_cuda else x  # a CPU averages no half precision
         pooled = F.avg_pool3d(full, (2, min(7, height), min(7, width)), 1).to(x.dtype)
         return pooled.mean((3, 4), keepdim=True)
 

@@ -79,6 +79,14 @@ def test_half_precision(model: InceptionI3d, dtype: torch.dtype) -> None:
             torch.testing.assert_close(found.float(), exact, atol=0.02, rtol=0.05)
 
 
+def test_double_precision(model: InceptionI3d) -> None:
+    """Nothing of a network in double precision is rounded to single."""
+    double = copy.deepcopy(model).double()
+    x = torch.randn(1, 1024, 3, 7, 7, dtype=torch.float64)
+    expected = torch.stack([x[:, :, i : i + 2].mean((2, 3, 4)) for i in (0, 1)], 2)
+    torch.testing.assert_close(double._pool(x)[..., 0, 0], expected, rtol=1e-14, atol=1e-14)
+
+
 def test_endpoints(model: InceptionI3d) -> None:
     """Every endpoint comes out, and asking for one computes the same as asking for all."""
     x = torch.randn(1, 3, 9, 64, 64)
