@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -138,12 +139,15 @@ def test_another_video_of_the_name(
 ) -> None:
     """Features of one video are not handed out as those of another whose name is like it."""
     other = write_video(tmp_path / "a.mov", numbered(20, 40, 56))
+    (tmp_path / "elsewhere").mkdir()
     common = ("features", "--model", file, "-o", tmp_path / "out", "--clips", 1)
     for _ in range(2):
         assert run(capsys, *common, video)[0] == 0
     code, _, err = run(capsys, *common, other)
     assert code == 1
-    assert f"a.npy: is of {video}, not of {other}; name another folder" in err
+    assert f"a.npy: is of another video than {other}; remove it, or name another folder" in err
+    elsewhere = shutil.copy(video, tmp_path / "elsewhere" / video.name)
+    assert run(capsys, *common, elsewhere)[0] == 0  # the same one
 
 
 def test_what_gives_nothing_claims_no_folder(

@@ -123,15 +123,28 @@ def _claim(output: Path, model: Path, targets: dict[Path, str], options: dict[st
         raise OutputError(
             f"{output}: holds other features ({path.name} says which); name another folder"
         )
-    videos = {target.name: str(Path(video).resolve()) for target, video in targets.items()}
-    for target in targets:
-        video = videos[target.name]
-        if target.exists() and known.get(target.name, video) != video:
+    videos = {target.name: _identity(Path(video)) for target, video in targets.items()}
+    for target, video in targets.items():
+        identity = videos[target.name]
+        if target.exists() and known.get(target.name, identity) != identity:
             raise OutputError(
-                f"{target}: is of {known[target.name]}, not of {video}; name another folder"
+                f"{target}: is of another video than {video}; remove it, or name another folder"
             )
     with atomic_write(path) as file:
         file.write(json.dumps(about | {"videos": known | videos}, indent=1).encode())
+
+
+def _identity(video: Path) -> str:
+    """Return a digest of a video's size and first MiB; of a folder's frames, by name and size."""
+    import hashlib
+
+    if video.is_file():
+        with video.open("rb") as file:
+            text = f"{video.stat().st_size} ".encode() + file.read(1 << 20)
+    else:
+        frames = sorted(video.iterdir()) if video.is_dir() else []
+        text = "\n".join(f"{each.name} {each.stat().st_size}" for each in frames).encode()
+    return hashlib.sha256(text).hexdigest()
 
 
 def _extract(
