@@ -146,7 +146,7 @@ def _text_shared_often(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (_repeated_tensor, r"a of shape \(1099511627776,\) repeats a storage of 4 bytes"),
+        (_repeated_tensor, r"a of shape \(1099511627776,\) repeats a small storage"),
         (_endless_storage, r"a is no plain dense tensor \(tuple\)"),
         (_endless_shape, "a has an impossible shape"),
         (_endless_modules, "modules within one another without end"),
@@ -156,7 +156,7 @@ def _text_shared_often(path: Path) -> None:
         (_long_names, "names something by more than 1000 characters"),
         (_shared_dicts, "holds dict under '0000'"),
         (_ordered_often, "holds list; expected a state dict"),
-        (_growing_keys, "its table cannot be read"),
+        (_growing_keys, "names a tensor by more than 1000 characters"),
         (_tree_of_itself, "holds more than 40000 objects"),
         (_text_shared_often, "its attributes hold more text than its"),
     ],

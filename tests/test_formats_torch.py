@@ -94,6 +94,14 @@ def test_truncated(tmp_path: Path, zipped: bool) -> None:
             formats.read(path)
 
 
+def test_expanded_tensors(tmp_path: Path) -> None:
+    """Tensors that repeat a few numbers are read, as long as they are no more than a network's."""
+    torch.save({"a": torch.ones(1).expand(1024), "b": torch.ones(2)}, tmp_path / "x.pt")
+    found = formats.read(tmp_path / "x.pt").tensors
+    assert found["a"].tolist() == [1.0] * 1024
+    assert found["b"].shape == (2,)
+
+
 def test_zip_bomb(tmp_path: Path) -> None:
     """An archive that unpacks to more than its size is refused unopened."""
     path = tmp_path / "x.pt"

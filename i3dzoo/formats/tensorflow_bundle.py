@@ -182,8 +182,10 @@ def _block(path: Path, content: bytes, offset: int, size: int) -> Iterator[tuple
         shared, at = varint(body, at)
         unshared, at = varint(body, at)
         length, at = varint(body, at)
-        if shared > len(key) or shared + unshared > MAX_NAME or at + unshared + length > limit:
+        if shared > len(key) or at + unshared + length > limit:
             raise TruncatedError
+        if shared + unshared > MAX_NAME:
+            raise FormatError(f"{path}: names a tensor by more than {MAX_NAME} characters")
         key = key[:shared] + body[at : at + unshared]
         at += unshared
         yield key, body[at : at + length]

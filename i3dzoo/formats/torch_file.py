@@ -43,6 +43,7 @@ _STATE_DICTS: Final = ("state_dict", "model_state_dict", "model", "net")
 _KERAS: Final = "model.weights.h5"  # in the .keras files of Keras 3
 _MAX_DEPTH: Final = 20
 _MAX_ATTRIBUTES: Final = 10 * MAX_TENSORS  # of modules; most are no tensors
+_MAX_REPEATED: Final = 64 << 20  # bytes that expanded tensors have beyond their storages
 _MAGIC: Final = 0x1950A86A20F9469CFC6C
 _ZIP_HEADER: Final = 30
 
@@ -236,12 +237,19 @@ def _container(
             "it unencrypted with TAO (train or export without a key) and convert that"
         )
     tensors: dict[str, Array] = {}
+    repeated = 0
     for name, value in _tensors(path, root):
         if len(tensors) >= MAX_TENSORS:
             raise FormatError(f"{path}: holds more than {MAX_TENSORS} tensors, which is no I3D")
         if name in tensors or len(name) > MAX_NAME:
             raise FormatError(f"{path}: {name[:MAX_NAME]} stands twice, or is too long a name")
-        tensors[name] = _array(path, name, value, storages)
+        array = tensors[name] = _array(path, name, value, storages)
+        repeated += max(array.nbytes - storages[value.storage.key].nbytes, 0)
+        if repeated > _MAX_REPEATED:
+            raise FormatError(
+                f"{path}: {name} of shape {array.shape} repeats a small storage without end; save "
+                "expanded tensors as contiguous ones"
+            )
     if not tensors:
         raise FormatError(f"{path}: holds no tensors; expected a state dict")
     return Container(kind, path, tensors, checked=checked)
@@ -320,7 +328,7 @@ def _array(path: Path, name: str, tensor: _Tensor, storages: Mapping[str, Array]
     if not all(map(is_shape, (tensor.shape, tensor.strides, [tensor.offset]))):
         raise FormatError(f"{path}: {name} has an impossible shape, stride or offset")
     try:
-        array: Array = np.ndarray(
+        return np.ndarray(
             tensor.shape,
             storage.dtype,
             buffer=raw,
@@ -331,9 +339,3 @@ def _array(path: Path, name: str, tensor: _Tensor, storages: Mapping[str, Array]
         raise FormatError(
             f"{path}: {name} of shape {tensor.shape} runs past its storage of {raw.size} bytes"
         ) from error
-    if array.nbytes > raw.size:
-        raise FormatError(
-            f"{path}: {name} of shape {tensor.shape} repeats a storage of {raw.size} bytes to "
-            f"{array.nbytes}; save expanded tensors as contiguous ones"
-        )
-    return array
