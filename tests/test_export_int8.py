@@ -166,11 +166,16 @@ class TestKept:
         for text, message in (
             (json.dumps(document), "is not of all 57 units"),
             ("{}", "is no calibration for int8"),
-            (json.dumps(document | {"format": 2}), "is of version 2"),
+            (
+                json.dumps(document | {"format": 1}),
+                "is of version 1; this i3dzoo reads 2",
+            ),
         ):
             kept.write_text(text)
             with pytest.raises(FormatError, match=message):
                 read_calibration(kept)
+        # the last is of an older version, and is made anew where there are videos
+        assert calibrated(rgb, [video], kept).clips == read_calibration(kept).clips
 
 
 def test_on_the_command_line(capsys: Capture, rgb: Checkpoint, video: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Calibration", "calibrate", "calibrated", "read_calibration", "videos_in"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def calibrated(
     if shown and not videos:
         raise MetadataError(f"{', '.join(map(str, shown))}: holds no video to calibrate by")
     clips = _identities(videos)
-    if kept.exists():
+    if kept.exists() and not (videos and _is_old(kept)):
         found = read_calibration(kept)
         same = (found.weights, found.input) == (digest(checkpoint), str(checkpoint.metadata.input))
         if same and clips in ((), found.clips):
@@ -149,7 +149,10 @@ def read_calibration(path: Path) -> Calibration:
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
         if document["format"] != _VERSION:
-            raise FormatError(f"{path}: is of version {document['format']}; this i3dzoo reads 1")
+            raise FormatError(
+                f"{path}: is of version {document['format']}; this i3dzoo reads {_VERSION}; "
+                "show videos with --calibrate"
+            )
         units = {
             name: Rounding(float(unit["largest"]), tuple(map(float, unit["shift"])))
             for name, unit in document["units"].items()
@@ -164,6 +167,14 @@ def read_calibration(path: Path) -> Calibration:
     if {name: len(unit.shift) for name, unit in units.items()} != shapes:
         raise FormatError(f"{path}: is not of all {len(UNITS)} units of I3D; remove it")
     return found
+
+
+def _is_old(path: Path) -> bool:
+    """Whether a calibration is of a version that this i3dzoo does not read."""
+    try:
+        return bool(json.loads(path.read_bytes())["format"] != _VERSION)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _to_json(made: Calibration) -> bytes:
