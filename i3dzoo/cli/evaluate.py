@@ -94,10 +94,12 @@ def command(**options: Any) -> None:
     if not 1 <= len(options["models"]) <= 2:
         raise click.UsageError("one model or two are evaluated")
     team = Team(options["device"])
+    opened = [_open(model, options, described) for model in options["models"]]
+    _check_streams(opened)
     documents = []
-    for split in _splits(options):
-        runner = _Runner(team, options, described)
-        found = runner.of_all(split)
+    for split in _splits(opened, options):
+        runner = _Runner(team, options)
+        found = runner.of_all(opened, split)
         if team.is_main:
             documents.append(_measured(runner, found, split, options))
     leave()
@@ -114,15 +116,13 @@ def command(**options: Any) -> None:
     _say_what_next(options)
 
 
-def _splits(options: dict[str, Any]) -> tuple[str, ...]:
+def _splits(opened: "list[_Model | Predictions]", options: dict[str, Any]) -> tuple[str, ...]:
     """Return the splits to measure: predictions that are there already have their own."""
-    from i3dzoo.training.predictions import read_predictions
-
     splits = ("1", "2", "3") if options["split"] == "all" else (options["split"],)
     given = click.get_current_context().get_parameter_source("split")
-    for model in options["models"]:
-        if model.endswith(".jsonl"):
-            own = read_predictions(model).run.split
+    for model, one in zip(options["models"], opened, strict=True):
+        if not isinstance(one, _Model):
+            own = one.run.split
             if given is click.core.ParameterSource.COMMANDLINE and splits != (own,):
                 raise click.UsageError(
                     f"--split {options['split']}: {model} holds predictions of split {own}; leave "
@@ -172,54 +172,54 @@ class _Model:
     digest: str
 
 
+def _open(
+    model: str, options: dict[str, Any], described: "Callable[[Metadata], Metadata]"
+) -> "_Model | Predictions":
+    """Read predictions, or load the model that makes them."""
+    from i3dzoo.training.predictions import read_predictions
+
+    if model.endswith(".jsonl"):
+        return read_predictions(model)
+    if options["data"] is None:
+        raise click.UsageError("--data is missing")
+    import hashlib
+
+    from i3dzoo.engines import load_engine
+    from i3dzoo.errors import MetadataError
+    from i3dzoo.loading import digest, find
+
+    path = find(model)
+    engine = load_engine(path, options["engine"], options["device"])
+    if engine.metadata is None or not engine.metadata.num_classes:
+        raise MetadataError("the model has no head, so there is nothing to evaluate; convert it")
+    metadata, sha256 = described(engine.metadata), digest(path)
+    if metadata != engine.metadata:  # the same file with another input is another model
+        sha256 = hashlib.sha256(f"{sha256} {metadata.to_json()}".encode()).hexdigest()
+    return _Model(path, engine, metadata, sha256)
+
+
+def _check_streams(opened: "list[_Model | Predictions]") -> None:
+    streams = [one.metadata.stream for one in opened if isinstance(one, _Model)]
+    if len(set(streams)) < len(streams):
+        raise click.UsageError(
+            f"both models are of the {streams[0]} stream; of two, one is RGB and one flow"
+        )
+
+
 class _Runner:
     """Predicts one split with each model; `bad` are the videos that cannot be read."""
 
-    def __init__(
-        self, team: "Team", options: dict[str, Any], described: "Callable[[Metadata], Metadata]"
-    ) -> None:
-        self.team, self.options, self.described = team, options, described
+    def __init__(self, team: "Team", options: dict[str, Any]) -> None:
+        self.team, self.options = team, options
         self.bad: dict[str, str] = {}
         self.labels: tuple[str, ...] | None = None
 
-    def of_all(self, split: str) -> "Predictions":
+    def of_all(self, opened: "list[_Model | Predictions]", split: str) -> "Predictions":
         """Return the predictions of the model, or those of two, fused."""
         from i3dzoo.training.predictions import fuse
 
-        opened = [self._open(model) for model in self.options["models"]]
-        streams = [one.metadata.stream for one in opened if isinstance(one, _Model)]
-        if len(set(streams)) < len(streams):
-            raise click.UsageError(
-                f"both models are of the {streams[0]} stream; of two, one is RGB and one flow"
-            )
         found = [self._predict(one, split) if isinstance(one, _Model) else one for one in opened]
         return found[0] if len(found) == 1 else fuse(*found)
-
-    def _open(self, model: str) -> "_Model | Predictions":
-        """Read predictions, or load the model that makes them."""
-        from i3dzoo.training.predictions import read_predictions
-
-        options = self.options
-        if model.endswith(".jsonl"):
-            return read_predictions(model)
-        if options["data"] is None:
-            raise click.UsageError("--data is missing")
-        import hashlib
-
-        from i3dzoo.engines import load_engine
-        from i3dzoo.errors import MetadataError
-        from i3dzoo.loading import digest, find
-
-        path = find(model)
-        engine = load_engine(path, options["engine"], options["device"])
-        if engine.metadata is None or not engine.metadata.num_classes:
-            raise MetadataError(
-                "the model has no head, so there is nothing to evaluate; convert it"
-            )
-        metadata, sha256 = self.described(engine.metadata), digest(path)
-        if metadata != engine.metadata:  # the same file with another input is another model
-            sha256 = hashlib.sha256(f"{sha256} {metadata.to_json()}".encode()).hexdigest()
-        return _Model(path, engine, metadata, sha256)
 
     def _predict(self, model: "_Model", split: str) -> "Predictions":
         """Make the predictions that are not there yet."""
