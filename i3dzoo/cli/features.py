@@ -138,13 +138,12 @@ def _identity(video: Path) -> str:
     """Return a digest of a video's size and first MiB; of a folder's frames, by name and size."""
     import hashlib
 
-    if video.is_file():
-        with video.open("rb") as file:
-            text = f"{video.stat().st_size} ".encode() + file.read(1 << 20)
-    else:
-        frames = sorted(video.iterdir()) if video.is_dir() else []
-        text = "\n".join(f"{each.name} {each.stat().st_size}" for each in frames).encode()
-    return hashlib.sha256(text).hexdigest()
+    from i3dzoo.video._frames import frames_digest
+
+    if not video.is_file():
+        return frames_digest(video)
+    with video.open("rb") as file:
+        return hashlib.sha256(b"%d " % video.stat().st_size + file.read(1 << 20)).hexdigest()
 
 
 def _extract(

@@ -248,10 +248,6 @@ def _identities(videos: Iterable[Path]) -> tuple[str, ...]:
 
 def _identity(video: Path) -> str:
     """Return a digest of a video; of a folder of frames, of its names and sizes."""
-    if video.is_dir():
-        import hashlib
+    from i3dzoo.video._frames import frames_digest
 
-        files = sorted(each for each in video.rglob("*") if each.is_file())
-        text = "\n".join(f"{each.name} {each.stat().st_size}" for each in files)
-        return hashlib.sha256(text.encode()).hexdigest()
-    return sha256(video)
+    return frames_digest(video) if video.is_dir() else sha256(video)

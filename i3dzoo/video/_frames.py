@@ -1,5 +1,6 @@
 """Frames without a container: folders of images, and NumPy arrays."""
 
+import hashlib
 import re
 import tokenize
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from i3dzoo.errors import VideoError
 from i3dzoo.video._container import MAX_PIXELS, to_array
 from i3dzoo.video.records import Channels, Frames, VideoInfo
 
-__all__ = ["is_frames", "probe_array", "probe_folder", "read_array", "read_folder"]
+__all__ = ["frames_digest", "is_frames", "probe_array", "probe_folder", "read_array", "read_folder"]
 
 FLOW_HELP = "a .npy array uint8 [T, H, W, 2], or a folder with u/ and v/ images"
 
@@ -27,6 +28,13 @@ _CODECS = ((b"\x89PNG", "png"), (b"\xff\xd8", "mjpeg"), (b"BM", "bmp"), (b"RIFF"
 def is_frames(folder: Path) -> bool:
     """Whether a folder is a video itself: of images, or of TAO's rgb/, or u/ and v/."""
     return any((folder / name).is_dir() for name in ("rgb", "u")) or bool(_images(folder))
+
+
+def frames_digest(folder: Path) -> str:
+    """Return a digest of a folder's files by name and size, which is quick and tells it apart."""
+    files = sorted(each for each in folder.rglob("*") if each.is_file())
+    text = "\n".join(f"{each.name} {each.stat().st_size}" for each in files)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def probe_folder(path: Path, channels: Channels) -> VideoInfo:
