@@ -72,6 +72,8 @@ def read(path: Path) -> Container:
         bundle = index_path(path)
         if bundle is None and not path.exists():
             raise MissingFileError(f"{path}: there is no such file")
+        if is_special(bundle or path):
+            raise FormatError(f"{bundle or path}: is no regular file; save it to one first")
         name = "tensorflow" if bundle else _sniff(path)
         container: Container = _module(_READERS[name]).read(bundle or path)
     except FormatError as error:
@@ -123,8 +125,6 @@ def _module(name: str) -> Any:
 def _sniff(path: Path) -> str:
     if path.is_dir():
         raise FormatError(f"{path}: is a folder without a TensorFlow checkpoint (no .index file)")
-    if is_special(path):
-        raise FormatError(f"{path}: is no regular file; save it to one first")
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"PK\x03\x04") or _TORCH_LEGACY in head[:16]:

@@ -16,7 +16,6 @@ from typing import Any, Final
 import google_crc32c
 import numpy as np
 
-from i3dzoo._files import is_special
 from i3dzoo.arrays import Array, bfloat16
 from i3dzoo.checksums import crc32c, mask
 from i3dzoo.errors import ChecksumError, FormatError, MissingFileError
@@ -110,8 +109,6 @@ def _renamed(index: Path, tensors: dict[str, Array]) -> dict[str, Array]:
 
 def read_index(path: Path) -> tuple[int, dict[str, BundleEntry]]:
     """Read an index: the number of data files, and every tensor's entry by name."""
-    if is_special(path):
-        raise FormatError(f"{path}: is no regular file; save it to one first")
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
