@@ -27,15 +27,9 @@ def augmented_input(spec: Input, augment: Augment) -> Input:
         fps = None
     elif augment.fps != "checkpoint":
         fps = float(augment.fps)
-    return replace(
-        spec,
-        frames=spec.frames if augment.frames is None else augment.frames,
-        resize=spec.resize if augment.resize is None else augment.resize,
-        crop=spec.crop if augment.crop is None else augment.crop,
-        mean=spec.mean if augment.mean is None else augment.mean,
-        std=spec.std if augment.std is None else augment.std,
-        fps=fps,
-    )
+    keys = ("frames", "resize", "crop", "mean", "std")
+    changed = {key: getattr(augment, key) for key in keys if getattr(augment, key) is not None}
+    return replace(spec, **changed, fps=fps)
 
 
 def training_sampling(augment: Augment) -> Sampling:
