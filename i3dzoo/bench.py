@@ -23,7 +23,7 @@ from i3dzoo._files import atomic_write
 from i3dzoo.arrays import Array
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint
 from i3dzoo.errors import DependencyError, DeviceError, FormatError, I3DZooError, MetadataError
-from i3dzoo.export.options import INPUT, OUTPUT, ExportOptions, Precision
+from i3dzoo.export.options import INPUT, ExportOptions, Precision, main_output
 
 if TYPE_CHECKING:
     from i3dzoo.export.prove import Runner
@@ -364,7 +364,7 @@ def _tensorrt(checkpoint: Checkpoint, job: Job) -> Run:
 
 def _logits(runner: "Runner", checkpoint: Checkpoint) -> Run:
     name = INPUT[checkpoint.metadata.stream]
-    output = OUTPUT if checkpoint.metadata.num_classes else "features"
+    output = main_output(checkpoint.metadata)
     return lambda clips: runner({name: clips})[output]
 
 

@@ -5,9 +5,9 @@ from typing import Final, Literal
 
 from i3dzoo.architecture import MIN_FRAMES
 from i3dzoo.errors import MetadataError
-from i3dzoo.metadata import Input
+from i3dzoo.metadata import Input, Metadata
 
-__all__ = ["AXES", "INPUT", "OUTPUT", "PIXELS", "ExportOptions", "Precision", "Size"]
+__all__ = ["AXES", "INPUT", "OUTPUT", "PIXELS", "ExportOptions", "Precision", "Size", "main_output"]
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Size = tuple[int | None, int | None, int | None]
@@ -25,6 +25,11 @@ OUTPUT: Final = "fc_pred"
 """What NVIDIA TAO calls its output: raw logits, averaged over time."""
 
 BF16_OPSET: Final = 22  # the first whose Conv and MaxPool take bfloat16
+
+
+def main_output(metadata: Metadata) -> str:
+    """Return the name of a network's first output: logits, or features where there is no head."""
+    return OUTPUT if metadata.num_classes else "features"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from i3dzoo.errors import DeviceError, FormatError, MetadataError
 from i3dzoo.export.cuda import gpu
 from i3dzoo.export.describe import describe, read_description
 from i3dzoo.export.engine_build import Library, library, logger
-from i3dzoo.export.targets import Export, check_path
+from i3dzoo.export.targets import Export, check_path, is_plain
 from i3dzoo.export.tensorrt import prove_engine, sidecar, write_engine
 from i3dzoo.export.tensorrt_engine import check_library, read_engine
 
@@ -77,7 +77,7 @@ def refit_export(
     told = {"clip": clip, "seed": seed, "atol": atol}
     proof, remarks = prove_engine(path, plan, about, checkpoints, options, **told)
     write_engine(path, plan, about)
-    plain = len(checkpoints) == 1 and options.pixels is None
+    plain = is_plain(checkpoints, options)
     return Export(path, "tensorrt", proof, len(graph.node), remarks, plain=plain)
 
 

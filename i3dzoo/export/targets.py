@@ -12,14 +12,14 @@ from i3dzoo._files import atomic_write, check_output, output_error
 from i3dzoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from i3dzoo.engines import SUFFIXES
 from i3dzoo.errors import FormatError, MetadataError, OutputError
-from i3dzoo.export.options import OUTPUT, ExportOptions
+from i3dzoo.export.options import ExportOptions, main_output
 from i3dzoo.export.tao import listed_labels
 
 if TYPE_CHECKING:
     from i3dzoo.export.prove import Proof, Runner
     from i3dzoo.export.rounding import Rounding
 
-__all__ = ["TARGETS", "Export", "check_path", "export"]
+__all__ = ["TARGETS", "Export", "check_path", "export", "is_plain"]
 
 TARGETS: Final = ("onnx", "tensorrt", "tao", "torchscript", "pt2")
 
@@ -92,8 +92,13 @@ def export(
     proof = prove(str(path), run, runner, checkpoints, options, clip=clip, seed=seed, atol=atol)
     with atomic_write(path) as file:
         file.write(data)
-    plain = len(checkpoints) == 1 and options.pixels is None
+    plain = is_plain(checkpoints, options)
     return Export(path, target, proof, nodes, remarks, plain=plain)
+
+
+def is_plain(checkpoints: Sequence[Checkpoint], options: ExportOptions) -> bool:
+    """Whether what is exported takes one stream of float clips."""
+    return len(checkpoints) == 1 and options.pixels is None
 
 
 def check_path(path: Path, target: str, force: bool) -> None:
@@ -141,7 +146,7 @@ def _torch(
 
     (checkpoint,) = _one(checkpoints, target)
     texts = describe(checkpoints, options)
-    output = OUTPUT if checkpoint.metadata.num_classes else "features"
+    output = main_output(checkpoint.metadata)
     if target == "pt2":
         data = portable.pt2(checkpoint, options, texts)
         return data, portable.load_pt2(data, output), "torch.export"

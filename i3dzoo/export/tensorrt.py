@@ -31,7 +31,7 @@ from i3dzoo.export.engine_build import (
 )
 from i3dzoo.export.options import ExportOptions, Precision
 from i3dzoo.export.rounding import BITS, Rounding
-from i3dzoo.export.targets import Export, check_path
+from i3dzoo.export.targets import Export, check_path, is_plain
 
 if TYPE_CHECKING:
     from i3dzoo.export.prove import Proof
@@ -119,7 +119,7 @@ def export_engine(
     ran, remarks = prove_engine(path, plan, about, checkpoints, typed, **told)
     write_engine(path, plan, about)
     nodes = len(model.graph.node)
-    plain = len(checkpoints) == 1 and options.pixels is None
+    plain = is_plain(checkpoints, options)
     runs = ran is not None
     return Export(path, "tensorrt", ran or proof, nodes, remarks, runs_here=runs, plain=plain)
 
