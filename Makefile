@@ -1,10 +1,10 @@
 # Needs only Python >= 3.11 with venv, and make. Everything is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 TESTS ?=
 
-.PHONY: demo test lint types tests clean
+.PHONY: demo test lint types tests kernels fuzz site clean agents
 
 # Pull genuine weights, verify them, convert them; with VIDEO=clip.avi, name the action in it.
 demo: .venv/.demo
@@ -26,12 +26,38 @@ test: lint types tests
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: .venv/.dev
 	$(BIN)/mypy
 
 tests: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0 -m "not slow" $(TESTS)
+
+# The kernels of the engine fused on a CPU, in Triton's interpreter, which needs an older NumPy than the
+# rest. Nothing else needs Triton on a CPU, so it has a folder of its own (a download of 200 MB, once).
+TRITON := .venv/triton
+kernels: $(TRITON)/.installed
+	PYTHONPATH=$(TRITON) TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto \
+	  tests/kernels/test_fused_kernels.py
+
+$(TRITON)/.installed: .venv/bin/python Makefile
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --upgrade \
+	  --target $(TRITON) triton==3.7.1 numpy==2.3.5
+	@touch $@
+
+# The documentation as a site in build/site, with every link and anchor checked; tests build it too.
+site: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+# SKILL.md, from the help of the commands and the public names; a test compares it with them.
+agents: .venv/.dev
+	$(BIN)/python docs/_site/agents.py
+
+# The long run of the fuzzing suite: a quarter of an hour on two cores. FUZZ='--kind onnx' tries one kind.
+FUZZ ?= --count 20000
+fuzz: .venv/.dev
+	PYTHONPATH=.:tests $(BIN)/python -m fuzz --jobs 2 $(FUZZ)
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -45,7 +71,8 @@ tests: .venv/.dev
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing i3dzoo and what its tests need into .venv (a few minutes, once)"
-	$(PIP) --editable '.[dev,plot,tensorflow,train,flow,onnx,tensorrt]'
+	$(PIP) --editable '.[dev,all]'
+	$(PIP) --no-deps nvidia-tao-core
 	@touch $@ .venv/.demo
 
 clean:

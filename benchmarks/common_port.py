@@ -1,9 +1,9 @@
-"""The way that the common PyTorch ports of I3D compute, on our parameters: a yardstick.
+"""Compute I3D as the common PyTorch ports do, with our parameters: a baseline.
 
-Before every convolution and every pool the input is padded to TensorFlow's SAME by a copy, sizes
-and pads being worked out in Python as it goes; memory is contiguous, nothing is fused. Written for
-these benchmarks from that description, on the modules of `i3dzoo.model`, so that both sides hold
-the same numbers.
+Before every convolution and every pool, the input is copied into a padded tensor for TensorFlow's
+SAME padding. Sizes and padding are computed in Python in each call. Memory is contiguous, and
+nothing is fused. This was written from that description on the modules of `i3dzoo.network.i3d`, so
+that both sides have the same weights.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from i3dzoo.architecture import ENDPOINTS, HEAD, POOLS, same_padding
-from i3dzoo.model import ConvUnit, InceptionI3d, Mixed
+from i3dzoo.network.architecture import ENDPOINTS, HEAD, POOLS, same_padding
+from i3dzoo.network.i3d import I3D, ConvUnit, Mixed
 
 __all__ = ["CommonPort"]
 
@@ -56,7 +56,7 @@ class CommonPort(nn.Module):
         network: Whose parameters are used; not copied.
     """
 
-    def __init__(self, network: InceptionI3d) -> None:
+    def __init__(self, network: I3D) -> None:
         super().__init__()
         self.network = network
 

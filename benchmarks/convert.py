@@ -1,11 +1,11 @@
-"""Converting, as whole processes: i3dzoo beside TensorFlow, and every pair of layouts.
+"""Time conversions as whole processes: i3dzoo and TensorFlow, and every pair of layouts.
 
     python benchmarks/convert.py [--runs 7] [--json results.json] [--only pairs|tensorflow]
 
-`tensorflow` converts DeepMind's checkpoint to safetensors by `i3dzoo convert` and by the TensorFlow
-route, in turn, on the same files; it needs the extra `tensorflow`. `pairs` converts the genuine
-weights from every layout to every other. Memory is the peak of the resident set; beside it stands
-what is above that of a process that only imports what converting imports.
+`tensorflow` converts DeepMind's checkpoint to safetensors with `i3dzoo convert` and with
+TensorFlow, in alternating runs on the same files; it needs the extra `tensorflow`. `pairs`
+converts the genuine weights from every layout to every other. Memory is the peak of the resident
+set, and that peak minus the one of a process that only imports the same modules.
 """
 
 import argparse
@@ -40,18 +40,19 @@ save_file(tensors, sys.argv[2])
 WRITE_ALL = """
 import sys
 from pathlib import Path
-from i3dzoo import formats, tables
-from i3dzoo.checkpoint import read_checkpoint, write_checkpoint
-from i3dzoo.zoo import pull
+from i3dzoo import formats
+from i3dzoo.checkpoints import converter
+from i3dzoo.checkpoints.checkpoint import read_checkpoint, write_checkpoint
+from i3dzoo.fetch.pull import pull
 
 checkpoint = read_checkpoint(pull("rgb_scratch"))
-for name in tables.names():
-    ending = formats.FORMATS[tables.table(name).format]
+for name in converter.names():
+    ending = formats.FORMATS[converter.table(name).format].suffix
     path = write_checkpoint(Path(sys.argv[1]) / f"{name}{ending}", checkpoint, name)
     print(name, path)
 """
 
-IMPORTS = "import click, json, i3dzoo.checkpoint, i3dzoo.loading, i3dzoo.cli.convert, i3dzoo.head"
+IMPORTS = "import click, json, i3dzoo.fetch.find, i3dzoo.cli.convert, i3dzoo.checkpoints.head"
 
 Sample = tuple[float, float]
 

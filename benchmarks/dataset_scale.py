@@ -1,9 +1,9 @@
-"""A dataset of full size, from files to batches: seconds, memory, open files.
+"""Measure a dataset of full size, from files to batches: time, memory, open files.
 
-Prepares a folder with `i3dzoo prepare hmdb51` in a child process and goes through all its clips
-twice with workers, watching resident memory and open files of all processes. It fails where a clip
-is bad, or where memory or open files grow from the beginning of the first epoch to the end of the
-second:
+This prepares a folder with `i3dzoo prepare hmdb51` in a child process and loads all its clips
+twice with workers, and measures the resident memory and the open files of all processes. It fails
+if a clip cannot be read, or if memory or open files grow from the start of the first epoch to the
+end of the second:
 
     i3dzoo prepare generated full --splits testTrainMulti_7030_splits --per-class all
     python benchmarks/dataset_scale.py full [--workers 2] [--json results.json]
@@ -20,20 +20,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from i3dzoo.metadata import Input
-from i3dzoo.video import TRAIN, VideoDataset, loader
+from i3dzoo.checkpoints.metadata import Input
+from i3dzoo.video import TRAIN, VideoDataset, epoch_batches, load_batches
 
 SPEC = Input(resize=56, crop=48, frames=16, fps=None)
 
 
 def tree(pid: int) -> list[int]:
     """Return a process and all that descend from it."""
-    found = [pid]
+    pids = [pid]
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # a thread or a process that has ended since
             for child in listed.read_text().split():
-                found += tree(int(child))
-    return found
+                pids += tree(int(child))
+    return pids
 
 
 def usage() -> tuple[float, int]:
@@ -63,18 +63,17 @@ def prepare(source: Path, out: Path) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "peak_megabytes": peak, "open_files": most}
 
 
-def epoch(out: Path, workers: int) -> dict[str, float]:
-    """Go through all clips twice, and compare usage early, late in the first, and in the second."""
+def epochs(out: Path, workers: int) -> dict[str, float]:
+    """Load all clips twice; measure memory and open files early and late."""
     data = VideoDataset(out, SPEC, sampling=TRAIN, on_bad_video="skip")
-    batches, bad, clips = loader(data, 16, workers, shuffle=True), 0, 0
+    batches = [(epoch, b) for epoch in range(2) for b in epoch_batches(len(data), 16, 0, epoch)]
+    bad = clips = 0
     marks = []
     start = time.perf_counter()
-    for number in range(2):
-        data.set_epoch(number)
-        for step, batch in enumerate(batches):
-            bad, clips = bad + len(batch.bad), clips + len(batch)
-            if step in (20, len(batches) - 10):
-                marks.append(usage())
+    for step, batch in enumerate(load_batches(data, batches, workers=workers)):
+        bad, clips = bad + len(batch.bad), clips + len(batch)
+        if step in (20, len(batches) - 10):
+            marks.append(usage())
     seconds = time.perf_counter() - start
     return {
         "clips_per_second": clips / seconds,
@@ -87,13 +86,13 @@ def epoch(out: Path, workers: int) -> dict[str, float]:
     }
 
 
-def check(found: dict[str, float]) -> None:
+def check(result: dict[str, float]) -> None:
     """Stop with an error where something leaks."""
-    if found["bad"]:
-        raise SystemExit(f"{found['bad']} clips are bad")
-    if found["megabytes_late"] > 1.2 * found["megabytes_early"]:
+    if result["bad"]:
+        raise SystemExit(f"{result['bad']} clips are bad")
+    if result["megabytes_late"] > 1.2 * result["megabytes_early"]:
         raise SystemExit("memory grows with the number of clips")
-    if found["open_files_late"] > found["open_files_early"] + 20:  # pipes come and go
+    if result["open_files_late"] > result["open_files_early"] + 20:  # pipes come and go
         raise SystemExit("files are left open")
 
 
@@ -112,7 +111,7 @@ def main() -> None:
             "prepare": prepare(arguments.source, out),
             "again": prepare(arguments.source, out),
         }
-        result["two epochs"] = epoch(out, arguments.workers)
+        result["two epochs"] = epochs(out, arguments.workers)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load}")
     for name, numbers in result.items():

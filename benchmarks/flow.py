@@ -1,7 +1,7 @@
-"""Optical flow: pairs of frames a second, engine by engine, and how right each is.
+"""Measure the methods of optical flow: pairs of frames per second, and their error.
 
-Frames of 256 x 341 pixels, a random texture moved by (3, -2) pixels a frame. OpenCV's engines run
-on one core; `torch` on the GPU, where there is one, in batches:
+The frames have 256 x 341 pixels: a random texture that moves by (3, -2) pixels per frame. OpenCV's
+methods run on one core, and `torch` runs on the GPU in batches, if there is one:
 
     python benchmarks/flow.py [--pairs 64] [--json results.json]
 """
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from i3dzoo.errors import DependencyError
-from i3dzoo.video.flow import Engine, flows, load_cv2
+from i3dzoo.video.flow import FlowMethod, flows, load_cv2
 
 SIZE = (256, 341)
 
@@ -32,14 +32,14 @@ def frames(count: int) -> list[npt.NDArray[np.uint8]]:
     return [grey[2 * i :, 3 * (count - i) :][: SIZE[0], : SIZE[1]].copy() for i in range(count)]
 
 
-def measure(engine: Engine, pairs: int, device: str) -> dict[str, float]:
+def measure(method: FlowMethod, pairs: int, device: str) -> dict[str, float]:
     """Return pairs a second and the median and mean error in pixels."""
     given = frames(pairs + 1)
-    list(flows(given[:3], engine, device))  # warms up
+    list(flows(given[:3], method, device))  # warms up
     start = time.perf_counter()
-    found = np.stack(list(flows(given, engine, device)))
+    computed = np.stack(list(flows(given, method, device)))
     seconds = time.perf_counter() - start
-    error = np.linalg.norm(found - np.array([3.0, -2.0]), axis=-1)
+    error = np.linalg.norm(computed - np.array([3.0, -2.0]), axis=-1)
     return {
         "pairs_per_second": pairs / seconds,
         "median_error": float(np.median(error)),
@@ -59,17 +59,17 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     print(f"PyTorch {torch.__version__} on {name}; OpenCV on one core")
     result = {}
-    engines: dict[Engine, int] = {"tvl1": 8, "farneback": 32, "torch": arguments.pairs}
-    for engine, pairs in engines.items():
+    methods: dict[FlowMethod, int] = {"tvl1": 8, "farneback": 32, "torch": arguments.pairs}
+    for method, pairs in methods.items():
         try:
-            if engine != "torch":
+            if method != "torch":
                 load_cv2().setNumThreads(1)
-            result[engine] = measure(engine, pairs, device)
+            result[method] = measure(method, pairs, device)
         except DependencyError as error:
-            print(f"  {engine}: {error}")
+            print(f"  {method}: {error}")
             continue
-        words = ", ".join(f"{key} {value:.4g}" for key, value in result[engine].items())
-        print(f"  {engine:10} {words}")
+        words = ", ".join(f"{key} {value:.4g}" for key, value in result[method].items())
+        print(f"  {method:10} {words}")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -1,10 +1,9 @@
-"""Our ONNX in onnxruntime's CUDA provider beside PyTorch, on one GPU.
+"""Compare our ONNX models in onnxruntime's CUDA provider with PyTorch, on one GPU.
 
     python benchmarks/gpu_onnxruntime.py build/gpu WEIGHTS out.json
 
-The folder holds what `gpu_export.py pixels` and `gpu_export.py models` wrote. Times are with input
-and output on the GPU already. Float32 convolutions round their factors as TF32 does, which is the
-provider's default.
+The folder holds the files of `gpu_export.py pixels` and `gpu_export.py models`. Times are with
+input and output on the GPU. float32 convolutions use TF32, which is the provider's default.
 """
 
 import argparse
@@ -20,11 +19,11 @@ import numpy as np
 import torch  # before onnxruntime: it brings the libraries of CUDA and cuDNN
 from gpu_pytorch import differences
 
-from i3dzoo.checkpoint import Checkpoint, read_checkpoint
-from i3dzoo.export.onnx import build
-from i3dzoo.export.options import ExportOptions
-from i3dzoo.export.runtime import OnnxEngine
-from i3dzoo.loading import build as network
+from i3dzoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from i3dzoo.engines.onnxruntime import OnnxEngine
+from i3dzoo.onnx.model import build_model
+from i3dzoo.onnx.options import ExportOptions
+from i3dzoo.pretrained import build
 
 CASES = (("fp32", 1), ("fp32", 8), ("fp16", 1), ("fp16", 8))
 
@@ -32,10 +31,10 @@ CASES = (("fp32", 1), ("fp32", 8), ("fp16", 1), ("fp16", 8))
 def expected_logits(checkpoint: Checkpoint, clips: Any) -> Any:
     """Return PyTorch's logits in float32."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    model = network(checkpoint).cuda()
+    network = build(checkpoint).cuda()
     with torch.inference_mode():
         return np.concatenate(
-            [model(torch.from_numpy(c[None]).cuda()).cpu().numpy() for c in clips]
+            [network(torch.from_numpy(c[None]).cuda()).cpu().numpy() for c in clips]
         )
 
 
@@ -45,10 +44,10 @@ def measure(engine: OnnxEngine, clips: Any, batch: int, runs: int) -> tuple[Any,
 
     logits = np.concatenate([engine.run({"input_rgb": clip[None]})["fc_pred"] for clip in clips])
     session = engine._session
-    given = np.repeat(clips[:1], batch, axis=0)
+    clip = np.repeat(clips[:1], batch, axis=0)
     binding = session.io_binding()
-    there = onnxruntime.OrtValue.ortvalue_from_numpy(given, "cuda", 0)
-    binding.bind_ortvalue_input("input_rgb", there)
+    on_gpu = onnxruntime.OrtValue.ortvalue_from_numpy(clip, "cuda", 0)
+    binding.bind_ortvalue_input("input_rgb", on_gpu)
     binding.bind_output("fc_pred", "cuda")
     times = []
     for number in range(runs + 5):
@@ -74,7 +73,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for precision, batch in CASES:
         options = ExportOptions(precision=precision)  # type: ignore[arg-type] # of CASES
-        engine = OnnxEngine(build([checkpoint], options).SerializeToString())
+        engine = OnnxEngine(build_model([checkpoint], options).SerializeToString())
         providers = engine._session.get_providers()
         if "CUDAExecutionProvider" not in providers:
             sys.exit(f"onnxruntime runs on {', '.join(providers)} only")

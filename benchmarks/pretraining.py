@@ -1,13 +1,13 @@
-"""Does Kinetics pre-training help, for RGB and for optical flow? Four runs of `i3dzoo finetune`.
+"""Measure whether Kinetics pre-training helps, for RGB and for optical flow, in four runs.
 
     i3dzoo prepare generated gen --splits testTrainMulti_7030_splits --per-class all --size 150x112
     i3dzoo prepare hmdb51 gen data --flow farneback --flow-store npy --short-side 112
     i3dzoo convert rgb_scratch flow.safetensors --in-channels 2
     python benchmarks/pretraining.py run data runs --rgb rgb_scratch --flow flow.safetensors
-    python benchmarks/pretraining.py draw runs docs/pretraining.svg [--json results.json]
+    python benchmarks/pretraining.py draw runs docs/images/pretraining.png [--json results.json]
 
-`run` fine-tunes from the weights and from random ones, all else equal, each run on a GPU of its own
-where there are several. `draw` makes curves of the runs' `metrics.jsonl`.
+`run` fine-tunes from the weights and from random weights, all else equal, with one run on each GPU.
+`draw` plots the curves in the runs' `metrics.jsonl`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from i3dzoo.training.journal import read_lines
+from i3dzoo.training.metric_logger import read_metric_lines
 
 STREAMS = ("rgb", "flow")
 STARTS = {"checkpoint": "from Kinetics-400", "random": "from random weights"}
@@ -59,13 +59,13 @@ def command(data: Path, out: Path, model: str, start: str, given: argparse.Names
 
 
 def run(given: argparse.Namespace) -> None:
-    """Make the four runs, as many at once as there are GPUs."""
+    """Train the four runs, as many at once as there are GPUs."""
     gpus: queue.Queue[int] = queue.Queue()
     for number in range(given.gpus):
         gpus.put(number)
     models = {"rgb": given.rgb, "flow": given.flow}
 
-    def one(stream: str, start: str) -> None:
+    def train(stream: str, start: str) -> None:
         gpu = gpus.get()
         out = given.runs / f"{stream}_{start}"
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -81,14 +81,14 @@ def run(given: argparse.Namespace) -> None:
         print(f"{out.name}: exit {done.returncode}, {summary(out)}", flush=True)
 
     with ThreadPoolExecutor(given.gpus) as pool:
-        jobs = [pool.submit(one, stream, start) for stream in STREAMS for start in STARTS]
+        jobs = [pool.submit(train, stream, start) for stream in STREAMS for start in STARTS]
         for job in jobs:
             job.result()
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """Return what a run came to: steps, validation by epoch, the losses of its steps."""
-    lines = read_lines(folder / "metrics.jsonl")
+    """Return the steps, the validation by epoch and the duration of a run."""
+    lines = read_metric_lines(folder / "metrics.jsonl")
     steps = [line for line in lines if line["kind"] == "step"]
     epochs = [line for line in lines if line["kind"] == "epoch"]
     return {
@@ -100,11 +100,10 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def draw(given: argparse.Namespace) -> None:
-    """Draw validation top-1 and training loss of all runs, streams side by side."""
+    """Plot validation top-1 and training loss of all runs, the streams side by side."""
     import matplotlib as mpl
 
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "i3dzoo"  # the same runs, the same file
+    mpl.use("agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, sharey="row", layout="tight")
@@ -115,7 +114,7 @@ def draw(given: argparse.Namespace) -> None:
         for start, words in STARTS.items():
             folder = given.runs / f"{stream}_{start}"
             results[folder.name] = summary(folder)
-            lines = read_lines(folder / "metrics.jsonl")
+            lines = read_metric_lines(folder / "metrics.jsonl")
             steps = [line for line in lines if line["kind"] == "step"]
             epochs = [line for line in lines if line["kind"] == "epoch"]
             above.plot(
@@ -133,14 +132,14 @@ def draw(given: argparse.Namespace) -> None:
     axes[0][0].set_ylabel("validation top-1, %")
     axes[1][0].set_ylabel("training loss, nats")
     axes[0][0].legend()
-    figure.savefig(given.picture, metadata={"Date": None})
+    figure.savefig(given.picture, dpi=150)
     print(json.dumps(results, indent=1))
     if given.json:
         given.json.write_text(json.dumps(results, indent=1))
 
 
 def main() -> None:
-    """Run or draw."""
+    """Train or plot."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     steps = parser.add_subparsers(dest="what", required=True)
     step = steps.add_parser("run")
@@ -156,7 +155,7 @@ def main() -> None:
     step.add_argument("runs", type=Path)
     step.add_argument("picture", type=Path)
     step.add_argument("--json", type=Path)
-    given, given.extra = parser.parse_known_args()  # the rest is for `i3dzoo finetune`
+    given, given.extra = parser.parse_known_args()  # other options are those of `i3dzoo finetune`
     if given.what == "run":
         run(given)
     else:

@@ -1,14 +1,14 @@
-"""A training step beside the common port's, on one GPU and on several, and the wait for data.
+"""Time a training step, compared with the common port, and the wait for data.
 
     python benchmarks/train.py step [--batch 8 --batch 16] [--json step.json]
     torchrun --nproc-per-node 2 benchmarks/train.py scale --batch 32 [--json scale.json]
     python benchmarks/train.py wait RUN_DIR [--json wait.json]
 
-`step` times steps of the real engine (`i3dzoo.training.engine`: forward, loss, backward, optimiser,
-and the sums that the progress bar shows) and of a plain loop on a network that computes as the
-common ports do, all in one run on the same clips. `scale` times the engine's step for one batch
-divided over the processes; run it with one process too, and compare. `wait` reads a run of
-`i3dzoo finetune` and tells which part of the time its device waited for data, epoch by epoch.
+`step` times the train step (`i3dzoo.training.train_step`: forward, loss, backward, optimiser, and
+the sums that the progress bar shows) and a plain loop on a network that computes as the common
+ports do, on the same clips. `scale` times the train step for one batch divided among the processes;
+run it with one process too, and compare. `wait` reads a run of `i3dzoo finetune` and prints the
+share of the time that the device waited for data, by epoch.
 """
 
 import argparse
@@ -18,24 +18,25 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from msgspec.structs import replace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from common_port import CommonPort
 
-from i3dzoo.model import InceptionI3d
-from i3dzoo.training.clips import Batch
-from i3dzoo.training.engine import Engine, make_accelerator
-from i3dzoo.training.journal import read_lines
-from i3dzoo.training.network import Streams
+from i3dzoo.pretrained import InceptionI3d
+from i3dzoo.training.metric_logger import read_metric_lines
 from i3dzoo.training.recipe import Recipe, load_recipe
+from i3dzoo.training.streams import Streams
+from i3dzoo.training.train_step import TrainStep, make_accelerator
+from i3dzoo.video import Batch
 
 CLASSES = 51
 FRAMES, EDGE = 64, 224
@@ -43,7 +44,7 @@ FRAMES, EDGE = 64, 224
 
 @dataclass(frozen=True)
 class Labels:
-    """What the engine asks of clips: classes, and how often each occurs."""
+    """What the train step needs of the clips: the classes and the labels."""
 
     classes: tuple[str, ...] = tuple(f"class {number}" for number in range(CLASSES))
     labels: tuple[int, ...] = tuple(range(CLASSES))
@@ -57,17 +58,18 @@ def recipe(precision: str, channels_last: bool, batch: int) -> Recipe:
 
 
 def clips(batch: int, device: torch.device, channels_last: bool) -> Iterator[Batch]:
-    """Yield ever other random clips, made beforehand so that making them is not timed."""
+    """Yield two random batches in turn, made in advance so that making them is not timed."""
     generator = torch.Generator(device).manual_seed(0)
     layout = torch.channels_last_3d if channels_last else torch.contiguous_format
-    made = []
+    batches = []
     for _ in range(2):
         shape = (batch, 3, FRAMES, EDGE, EDGE)
         clip = torch.rand(shape, generator=generator, device=device).mul_(2).sub_(1)
         labels = torch.randint(CLASSES, (batch,), generator=generator, device=device)
-        made.append(Batch({"rgb": clip.contiguous(memory_format=layout)}, labels))
+        clips_by_stream = {"rgb": clip.contiguous(memory_format=layout)}
+        batches.append(Batch(clips_by_stream, labels, tuple(range(batch)), (1,) * batch))
     while True:
-        yield from made
+        yield from batches
 
 
 def timed(step: Callable[[], object], warm_up: int, steps: int) -> dict[str, float]:
@@ -90,15 +92,15 @@ def timed(step: Callable[[], object], warm_up: int, steps: int) -> dict[str, flo
     }
 
 
-def engine_step(given: Recipe, share: int) -> Callable[[], object]:
-    """Return a step of the real engine on `share` clips in this process."""
+def train_step(given: Recipe, share: int) -> Callable[[], object]:
+    """Return a train step on `share` clips in this process."""
     accelerator = make_accelerator(given)
     torch.manual_seed(0)
     streams = Streams({"rgb": InceptionI3d(CLASSES)})
-    engine = Engine(given, streams, Labels(), accelerator)  # type: ignore[arg-type] # all it asks
+    step = TrainStep(given, streams, Labels(), accelerator)  # type: ignore[arg-type] # all it uses
     batches = clips(share, accelerator.device, given.loop.channels_last)
     count = iter(range(10**9))
-    return lambda: engine.step([next(batches)], next(count), 1e-3)
+    return lambda: step([next(batches)], next(count), 1e-3)
 
 
 def common_step(precision: str, batch: int) -> Callable[[], object]:
@@ -125,39 +127,39 @@ def common_step(precision: str, batch: int) -> Callable[[], object]:
 
 
 def ways(batch: int) -> dict[str, Callable[[], Callable[[], object]]]:
-    """Return how steps on one GPU can be made, by name."""
+    """Return the ways to take a step on one GPU, by name."""
     return {
         "common port, fp32": lambda: common_step("fp32", batch),
         "common port, fp16 AMP": lambda: common_step("fp16", batch),
-        "i3dzoo, fp32": lambda: engine_step(recipe("fp32", True, batch), batch),
-        "i3dzoo, fp16": lambda: engine_step(recipe("fp16", True, batch), batch),
-        "i3dzoo, bf16": lambda: engine_step(recipe("bf16", True, batch), batch),
+        "i3dzoo, fp32": lambda: train_step(recipe("fp32", True, batch), batch),
+        "i3dzoo, fp16": lambda: train_step(recipe("fp16", True, batch), batch),
+        "i3dzoo, bf16": lambda: train_step(recipe("bf16", True, batch), batch),
     }
 
 
 def step_table(batches: list[int], steps: int) -> list[dict[str, Any]]:
     """Time every way for every batch on one GPU."""
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for batch in batches:
         for name, make in ways(batch).items():
             gc.collect()  # what was timed before must not count as memory
             torch.cuda.empty_cache()
             result = timed(make(), 5, steps)
             rate = 1e3 * batch / result["median_ms"]
-            found.append({"way": name, "batch": batch, "clips_per_second": rate, **result})
+            rows.append({"way": name, "batch": batch, "clips_per_second": rate, **result})
             print(
                 f"{name:24} batch {batch:3}  {rate:7.1f} clips/s  {result['median_ms']:7.1f} ms  "
                 f"{result['peak_gb']:5.1f} GB",
                 flush=True,
             )
-    return found
+    return rows
 
 
 def scale(batch: int, precision: str, steps: int) -> dict[str, Any]:
-    """Time one batch divided over the processes of this run."""
+    """Time a batch that is divided among the processes of this run."""
     given = recipe(precision, channels_last=True, batch=batch)
     world = make_accelerator(given).num_processes
-    result = timed(engine_step(given, batch // world), 5, steps)
+    result = timed(train_step(given, batch // world), 5, steps)
     rate = 1e3 * batch / result["median_ms"]
     return {
         "gpus": world,
@@ -169,28 +171,30 @@ def scale(batch: int, precision: str, steps: int) -> dict[str, Any]:
 
 
 def wait(folder: Path) -> list[dict[str, float]]:
-    """Return the share of the time that the device waited, by epoch, and the clips a second."""
+    """Return the share of the time that the device waited, and the clips per second, by epoch."""
     epochs: dict[int, list[dict[str, Any]]] = {}
-    for line in read_lines(folder / "metrics.jsonl"):
+    for line in read_metric_lines(folder / "metrics.jsonl"):
         if line.get("kind") == "step":
             epochs.setdefault(int(line["epoch"] - 1e-6), []).append(line)
-    found = []
+    rows = []
     for epoch, lines in sorted(epochs.items()):
-        # of the sums: a step that waits long counts as long as it waits
+        # the share of the sums, so that a step counts by its duration
         seconds = [1 / line["clips_per_second"] for line in lines]
-        waited = [each * line["data_wait"] for each, line in zip(seconds, lines, strict=True)]
-        found.append(
+        waited = [
+            duration * line["data_wait"] for duration, line in zip(seconds, lines, strict=True)
+        ]
+        rows.append(
             {
                 "epoch": epoch + 1,
                 "data_wait": sum(waited) / sum(seconds),
                 "clips_per_second": len(seconds) / sum(seconds),
             }
         )
-    return found
+    return rows
 
 
 def main() -> None:
-    """Run one measurement and print it."""
+    """Run a measurement and print it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=["step", "scale", "wait"])
     parser.add_argument("run", nargs="?", type=Path)

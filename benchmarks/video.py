@@ -1,11 +1,11 @@
-"""Decoding and transforming clips: i3dzoo beside OpenCV and a plain PyAV loop, in one run.
+"""Time decoding and transforming clips: i3dzoo, OpenCV and a plain PyAV loop, in one run.
 
-Everything runs on one core with one thread. Each side makes the same input of the network, float32
-[3, 64, 224, 224], of the same 64 frames: short side 256, centre crop, [-1, 1]. The windows are at
-the start, in the middle and at the end of every video; sides take turns. OpenCV and the plain loop
-decode from the first frame and stop where the window ends (`to the end` does not stop, as code that
-collects all frames first). i3dzoo has the index that `i3dzoo prepare` makes; the time of making it
-is shown. Needs the extra `flow` and a folder of videos:
+Everything runs on one core with one thread, in alternating runs. Each side makes the same network
+input, float32 [3, 64, 224, 224], from the same 64 frames: short side 256, centre crop, [-1, 1].
+The windows are at the start, in the middle and at the end of every video. OpenCV and the plain
+loop decode from the first frame and stop at the end of the window; `to the end` decodes all
+frames, as code does that collects them first. i3dzoo uses the index of `i3dzoo prepare`, and the
+time to make it is shown. This needs the extra `flow` and a folder of videos:
 
     python benchmarks/video.py CLIPS [--runs 5] [--json results.json]
 """
@@ -27,10 +27,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from i3dzoo.metadata import default_input
-from i3dzoo.video import FrameCache, Index, VideoDataset, normalise, probe, read_at, resized_size
-from i3dzoo.video.dataset import Sampling
-from i3dzoo.video.index import describe
+from i3dzoo.checkpoints.metadata import default_input
+from i3dzoo.video import (
+    CENTRE,
+    FrameCache,
+    Index,
+    Sampling,
+    VideoDataset,
+    clip_at,
+    normalise,
+    probe,
+    read,
+    resample,
+    resized_size,
+)
+from i3dzoo.video.index import make_entry
+from i3dzoo.video.views import ViewReader
 
 SPEC = default_input("rgb")
 LONG = 128  # frames of a longer video
@@ -88,14 +100,12 @@ def by_opencv(kept: list[np.ndarray[Any, Any]]) -> torch.Tensor:
     return torch.from_numpy(np.stack(resized)).permute(3, 0, 1, 2).float() / 255 * 2 - 1
 
 
-class Fixed(VideoDataset):
-    """The windows of the benchmark instead of drawn ones."""
+class Fixed(ViewReader):
+    """Reads the windows of the benchmark instead of random ones."""
 
     first = 0
 
-    def _clips(self, info: Any, random: Any) -> Any:  # noqa: ARG002 - drawn by none
-        from i3dzoo.video import clip_at, resample
-
+    def _windows(self, info: Any, random: Any) -> Any:  # noqa: ARG002 - nothing is drawn
         return [clip_at(resample(info, None), self.first, self.spec.frames)]
 
 
@@ -104,9 +114,7 @@ def sides(data: Fixed, numbers: dict[Path, int]) -> dict[str, Callable[[Window],
 
     def ours(window: Window) -> torch.Tensor:
         data.first = window[1]
-        views = data[numbers[window[0]]].views
-        if views is None:
-            raise SystemExit(f"{window[0]} cannot be read")
+        views = data.read(numbers[window[0]], np.random.default_rng(0))
         return normalise(views, SPEC)[0]
 
     return {
@@ -152,10 +160,9 @@ def cached(index: Index, epochs: int = 4) -> dict[str, float]:
         data = VideoDataset(index, SPEC, sampling=Sampling("random", crop="random"), cache=kept)
         times = []
         for epoch in range(epochs):
-            data.set_epoch(epoch)
             start = time.perf_counter()
             for number in range(len(data)):
-                data[number]
+                data.sample(epoch, number)
             times.append(time.perf_counter() - start)
         result[f"{name}, first epoch"] = times[0]
         result[f"{name}, later epochs"] = statistics.median(times[1:])
@@ -179,7 +186,8 @@ def long_file(folder: Path, source: Path, seconds: int) -> Path:
 
 
 def deep(path: Path, start: int, runs: int) -> dict[str, float]:
-    """Return seconds to the 64 frames at a time deep in a long file."""
+    """Return seconds to the 64 frames at a time deep in a long file that was probed before."""
+    info = probe(path)
 
     def opencv() -> object:
         capture = cv2.VideoCapture(str(path))
@@ -187,7 +195,7 @@ def deep(path: Path, start: int, runs: int) -> dict[str, float]:
         return [capture.read() for _ in range(SPEC.frames)]
 
     makers: dict[str, Callable[[], object]] = {
-        "i3dzoo": lambda: read_at(path, start, SPEC.frames),
+        "i3dzoo": lambda: read(info, range(start * 25, start * 25 + SPEC.frames)),
         "PyAV loop": lambda: collect(av_frames(path), start * 25, True),
         "OpenCV, POS_FRAMES": opencv,
     }
@@ -197,7 +205,7 @@ def deep(path: Path, start: int, runs: int) -> dict[str, float]:
             begin = time.perf_counter()
             make()
             times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def table(title: str, numbers: dict[str, float], unit: str, digits: int = 0) -> None:
@@ -226,9 +234,11 @@ def main() -> None:
     begin = time.perf_counter()
     infos = {path: probe(path) for path in paths}
     indexing = time.perf_counter() - begin
-    entries = [describe(i, p.name, "a", (None,) * 3, p.stat().st_size) for p, i in infos.items()]
+    entries = [make_entry(i, p.name, "a", (None,) * 3, p.stat().st_size) for p, i in infos.items()]
     index = Index(arguments.clips, "clips", "videos", ("a",), tuple(entries))
-    makers = sides(Fixed(index, SPEC), {path: number for number, path in enumerate(paths)})
+    makers = sides(
+        Fixed(index, entries, SPEC, CENTRE), {path: number for number, path in enumerate(paths)}
+    )
     print(
         f"{platform.processor() or platform.machine()}, one core, Python "
         f"{platform.python_version()}, PyAV {av.__version__}, OpenCV {cv2.__version__}, "

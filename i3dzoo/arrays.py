@@ -1,4 +1,4 @@
-"""Named arrays, which is what every format reads into and every conversion works on."""
+"""Types for arrays by name, which all formats and conversions use."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Tensors", "bfloat16", "flat_bytes"]
-
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
 
 
 def bfloat16() -> np.dtype[Any]:
-    """Return numpy's dtype for bfloat16, which a package of its own provides."""
+    """Return the numpy dtype for bfloat16, which the package ml_dtypes provides."""
     import ml_dtypes
 
     dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
@@ -21,5 +19,5 @@ def bfloat16() -> np.dtype[Any]:
 
 
 def flat_bytes(array: Array) -> NDArray[np.uint8]:
-    """Return an array's bytes in C order; a copy only where the array is not contiguous."""
+    """Return the bytes of an array in C order; copy only if the array is not contiguous."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -1,34 +1,34 @@
-"""What this machine makes of a network, engine by engine.
+"""Benchmark a model on each inference engine.
 
-Every engine runs in a process of its own, so that one that crashes takes none with it, and so that
-its memory is its own.
+Every engine runs in a process of its own, so that a crash does not stop the others, and so that
+its memory can be measured.
 """
 
 import dataclasses
-import importlib.util
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from i3dzoo._files import atomic_write
 from i3dzoo.arrays import Array
-from i3dzoo.checkpoint import Checkpoint, read_checkpoint
-from i3dzoo.errors import DependencyError, DeviceError, FormatError, I3DZooError, MetadataError
-from i3dzoo.export.options import INPUT, ExportOptions, Precision, main_output
+from i3dzoo.checkpoints.checkpoint import Checkpoint
+from i3dzoo.errors import DeviceError, FormatError, I3DZooError
+from i3dzoo.fetch.find import open_checkpoint
+from i3dzoo.onnx.options import INPUT, ExportOptions, Precision, main_output
 
 if TYPE_CHECKING:
-    from i3dzoo.export.prove import Runner
-
-__all__ = ["ENGINES", "Job", "Row", "available", "draw", "measure"]
+    from i3dzoo.engines.exported import ExportedEngine
 
 WARM_UPS: Final = 2
 
@@ -37,44 +37,31 @@ Run = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
-class Job:
-    """One engine to be measured.
-
-    Attributes:
-        model: A checkpoint.
-        engine: Of `ENGINES`.
-        precision: Of weights and computation.
-        batches: Clips at once.
-        runs: Timed runs of each batch.
-        frames: Of a clip; None takes the model's own.
-        crop: Edge of a clip in pixels; None takes the model's own.
-        threads: For engines on the processor; None leaves it to each.
-    """
+class Benchmark:
+    """One engine to measure: one of `ENGINES`, on a checkpoint, with batch sizes in clips."""
 
     model: Path
     engine: str
     precision: Precision = "fp32"
     batches: tuple[int, ...] = (1,)
-    runs: int = 5
-    frames: int | None = None
-    crop: int | None = None
-    threads: int | None = None
+    runs: int = 5  # timed runs of each batch
+    frames: int | None = None  # of a clip; None takes the model's own
+    crop: int | None = None  # edge of a clip in pixels; None takes the model's own
+    threads: int | None = None  # of the CPU; None leaves it to the engine
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was measured; Nones where the engine failed, which `failure` explains.
+class Measurement:
+    """The numbers of one engine and batch size; None if the engine failed, see `failure`.
 
     Attributes:
-        engine: Of `ENGINES`.
-        precision: Of weights and computation.
-        batch: Clips at once.
-        clips_per_second: At the median.
-        p50_ms: Median of a batch's time, from clips in memory to logits in memory.
-        p99_ms: 99th percentile.
-        memory_mb: Peak of the process; of the GPU, where PyTorch ran on one.
-        error: Largest difference from PyTorch in float32, as a part of the largest logit; None
-            where that failed.
+        batch: Clips in a batch.
+        clips_per_second: At the median time.
+        p50_ms: Median time of a batch, from clips in memory to logits in memory.
+        p99_ms: 99th percentile of the time.
+        memory_mb: Peak memory of the process, or of the GPU if PyTorch ran on one.
+        error: Largest difference from PyTorch in float32, as a part of the largest logit; None if
+            that failed.
         failure: Why there are no numbers.
     """
 
@@ -89,289 +76,249 @@ class Row:
     failure: str | None = None
 
 
-def available() -> list[str]:
-    """Return the engines that are installed and have the device that they need."""
-    found = ["torch", "torch-compiled"] if _compiles() else ["torch"]
-    if _has_gpu():
-        found.insert(1, "torch-kernels")
-    for engine, module in (("onnxruntime", "onnxruntime"), ("openvino", "openvino")):
-        if importlib.util.find_spec(module) and importlib.util.find_spec("onnx"):
-            found.append(engine)
-    try:
-        from i3dzoo.export.cuda import gpu
-        from i3dzoo.export.engine_build import library
-
-        library()
-        gpu()
-    except (DependencyError, DeviceError):
-        return found
-    return [*found, "tensorrt"]
-
-
-def _has_gpu() -> bool:
+def available_engines() -> list[str]:
+    """Return the engines that are installed, if this machine has the device that they need."""
     import torch
 
-    return torch.cuda.is_available()
+    from i3dzoo.engines.choose import is_installed
+    from i3dzoo.engines.tensorrt_library import MODULES
+    from i3dzoo.network.fused import can_fuse
+
+    gpu = torch.cuda.is_available()
+    compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")  # of torch.compile on a CPU
+    available = {
+        "torch": True,
+        "torch-kernels": gpu,
+        "torch-compiled": is_installed("triton") if gpu else any(map(shutil.which, compilers)),
+        "fused": gpu and can_fuse(torch.device("cuda")),
+        "onnxruntime": is_installed("onnxruntime", "onnx"),
+        "openvino": is_installed("openvino", "onnx"),
+        "tensorrt": gpu and any(map(is_installed, MODULES)),
+    }
+    return [engine for engine in ENGINES if available[engine]]
 
 
-def _compiles() -> bool:
-    """Whether torch.compile has what it needs: Triton beside a GPU, else a C++ compiler."""
-    if _has_gpu():
-        return importlib.util.find_spec("triton") is not None
-    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl")))
+def measure(benchmarks: Sequence[Benchmark]) -> Iterator[Measurement]:
+    """Yield a measurement of each engine and batch size as soon as it is done, all of one model.
 
-
-def measure(jobs: Sequence[Job], told: Callable[[Row], None] = lambda _: None) -> list[Row]:
-    """Measure engines one after another.
-
-    Errors are against PyTorch in float32, which runs once for them where it is not the first job.
-
-    Args:
-        jobs: The engines.
-        told: Told of each row as soon as it is known.
-
-    Returns:
-        A row for each job and batch, in order.
+    Errors are differences from PyTorch in float32, which runs once more unless it comes first.
     """
     reference: Array | None = None
-    exact = [dataclasses.replace(job, engine="torch", precision="fp32") for job in jobs[:1]]
-    if exact != list(jobs[:1]):
-        once = dataclasses.replace(exact[0], batches=(1,), runs=1)
-        ((_, reference),) = _in_a_process(once)
-    rows = []
-    for job in jobs:
-        for row, logits in _in_a_process(job):
-            if reference is None and job in exact:
+    exact = dataclasses.replace(benchmarks[0], engine="torch", precision="fp32")
+    if exact != benchmarks[0]:
+        ((_, reference),) = _run_in_process(dataclasses.replace(exact, batches=(1,), runs=1))
+    for benchmark in benchmarks:
+        for measurement, logits in _run_in_process(benchmark):
+            if reference is None and benchmark == exact:
                 reference = logits
-            if reference is not None and logits is not None:
-                scale = float(np.abs(reference).max()) or 1.0
-                error = float(np.abs(logits - reference).max()) / scale
-                row = dataclasses.replace(row, error=error)
-            rows.append(row)
-            told(row)
-    return rows
+            if reference is None or logits is None:
+                yield measurement
+                continue
+            scale = float(np.abs(reference).max()) or 1.0
+            error = float(np.abs(logits - reference).max()) / scale
+            yield dataclasses.replace(measurement, error=error)
 
 
-def draw(rows: Sequence[Row], path: Path) -> Path:
-    """Draw clips a second as bars: PNG, PDF or SVG.
-
-    Raises:
-        MetadataError: No engine gave numbers.
-        OutputError: It cannot be written.
-    """
-    from matplotlib.figure import Figure
-
-    good = [row for row in rows if row.clips_per_second is not None]
-    if not good:
-        raise MetadataError("no engine gave numbers, so there is nothing to draw")
-    figure = Figure(figsize=(8, 1 + 0.4 * len(good)), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    names = [f"{row.engine} {row.precision}, batch {row.batch}" for row in good]
-    bars = axes.barh(names, [row.clips_per_second or 0 for row in good], color="#0072B2")
-    axes.bar_label(bars, fmt="%.3g", padding=3)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel("clips a second")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    with atomic_write(path) as file:
-        figure.savefig(file, format=path.suffix.lower().removeprefix("."))
-    return path
-
-
-def _in_a_process(job: Job) -> Iterator[tuple[Row, Array | None]]:
-    """Yield a row for each batch, and the logits of one clip."""
+def _run_in_process(benchmark: Benchmark) -> Iterator[tuple[Measurement, Array | None]]:
+    """Yield the measurement of each batch size, and the logits of one clip."""
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(job, there))
-    process.start()
-    there.close()
-    left = list(job.batches)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(benchmark, sender))
+    _start(process)
+    sender.close()
+    remaining, failure = list(benchmark.batches), ""
     try:
-        while left:
-            row, logits = here.recv()
-            left.remove(row.batch)
-            yield row, logits
+        while remaining and not failure:
+            result = receiver.recv()
+            if isinstance(result, str):
+                failure = result
+            else:
+                remaining.pop(0)
+                yield result
     except EOFError:
         process.join()
-        for batch in left:
-            reason = f"its process ended with code {process.exitcode}"
-            yield Row(job.engine, job.precision, batch, failure=reason), None
+        failure = f"its process ended with exit code {process.exitcode}"
     finally:
-        if not left:
-            process.join(10)  # to clean up after itself, as compilers must
+        if failure or not remaining:
+            process.join(10)  # compilers clean up at exit
         process.terminate()
         process.join()
+    for batch in remaining:
+        yield Measurement(benchmark.engine, benchmark.precision, batch, failure=failure), None
 
 
-def _child(job: Job, answer: Connection) -> None:
-    """Measure one engine and send what was found."""
-    done = 0
+def _start(process: BaseProcess) -> None:
+    """Start a process that ignores Ctrl-C, since this process ends it."""
+    if threading.current_thread() is not threading.main_thread():  # only that one sets handlers
+        process.start()
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        checkpoint = _sized(read_checkpoint(job.model), job)
-        run = ENGINES[job.engine](checkpoint, job)
-        for batch in job.batches:
-            answer.send(_time(run, checkpoint, job, batch))
-            done += 1
-    except Exception as error:  # whatever an engine fails with, the others go on
-        text = str(error).strip().partition("\n")[0]
-        reason = text if isinstance(error, I3DZooError) else f"{type(error).__name__}: {text}"
-        for batch in job.batches[done:]:
-            answer.send((Row(job.engine, job.precision, batch, failure=reason), None))
-    answer.close()
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
-def _time(run: Run, checkpoint: Checkpoint, job: Job, batch: int) -> tuple[Row, Array]:
+def _run(benchmark: Benchmark, sender: Connection) -> None:
+    """Measure one engine in the child process; send its measurements, and why it failed."""
+    try:
+        checkpoint = open_checkpoint(benchmark.model)
+        spec = checkpoint.metadata.input
+        frames, crop = benchmark.frames or spec.frames, benchmark.crop or spec.crop
+        spec = spec.replace(frames=frames, crop=crop, resize=None)
+        metadata = checkpoint.metadata.replace(input=spec)
+        checkpoint = dataclasses.replace(checkpoint, metadata=metadata)
+        run = ENGINES[benchmark.engine](checkpoint, benchmark)
+        for batch in benchmark.batches:
+            sender.send(_measure_batch(run, checkpoint, benchmark, batch))
+    except Exception as error:  # engines fail in many ways, and the others must still run
+        failure = str(error).strip().partition("\n")[0]
+        known = isinstance(error, I3DZooError)
+        sender.send(failure if known else f"{type(error).__name__}: {failure}")
+    sender.close()
+
+
+def _measure_batch(
+    run: Run, checkpoint: Checkpoint, benchmark: Benchmark, batch: int
+) -> tuple[Measurement, Array]:
     spec = checkpoint.metadata.input
     shape = (1, len(spec.mean), spec.frames, spec.crop, spec.crop)
     clip = np.random.default_rng(0).uniform(-1, 1, shape).astype("f4")
     clips = np.repeat(clip, batch, axis=0)
     for _ in range(WARM_UPS):
-        logits = run(clips)
+        run(clips)
     times = []
-    for _ in range(job.runs):
+    for _ in range(benchmark.runs):
         start = time.perf_counter()
         logits = run(clips)
         times.append(1e3 * (time.perf_counter() - start))
     if not np.isfinite(logits).all():
-        raise FormatError("logits are not finite")
-    middle, worst = (float(np.percentile(times, part)) for part in (50, 99))
-    rate = 1e3 * batch / middle
-    row = Row(job.engine, job.precision, batch, rate, middle, worst, _memory())
-    return row, logits[0]
+        raise FormatError("the logits are not finite")
+    p50, p99 = (float(np.percentile(times, part)) for part in (50, 99))
+    setting = (benchmark.engine, benchmark.precision, batch)
+    return Measurement(*setting, 1e3 * batch / p50, p50, p99, _peak_memory()), logits[0]
 
 
-def _sized(checkpoint: Checkpoint, job: Job) -> Checkpoint:
-    spec = checkpoint.metadata.input
-    spec = dataclasses.replace(
-        spec, frames=job.frames or spec.frames, crop=job.crop or spec.crop, resize=None
-    )
-    metadata = dataclasses.replace(checkpoint.metadata, input=spec)
-    return dataclasses.replace(checkpoint, metadata=metadata)
-
-
-def _memory() -> float | None:
-    """Return the peak in MB: of the GPU where PyTorch used one, else of this process."""
+def _peak_memory() -> float | None:
+    """Return the peak in MB: of the GPU if PyTorch used one, otherwise of this process."""
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return float(torch.cuda.max_memory_allocated()) / 1e6
     try:
         import resource
-    except ImportError:  # there is none on Windows
+    except ImportError:  # Windows does not have it
         return None
-    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kibibytes on Linux
+    unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes on macOS, kibibytes on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def _torch(
-    checkpoint: Checkpoint, job: Job, *, compiled: bool = False, own_kernels: bool = False
-) -> Run:
+def _torch(checkpoint: Checkpoint, benchmark: Benchmark) -> Run:
     import torch
 
     from i3dzoo import kernels
-    from i3dzoo.loading import build
+    from i3dzoo.engines.torch import DTYPES, check_precision
+    from i3dzoo.pretrained import build
 
-    kernels.use(own_kernels)
-    torch.backends.cudnn.allow_tf32 = False  # float32 is meant
-    if job.threads:
-        torch.set_num_threads(job.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[job.precision]
+    own_kernels = benchmark.engine == "torch-kernels"
+    if own_kernels and device == "cpu":
+        raise DeviceError("torch-kernels needs a GPU, and PyTorch finds none")
+    kernels.set_enabled(own_kernels)
+    check_precision(benchmark.precision, torch.device(device))
+    torch.backends.cudnn.allow_tf32 = benchmark.precision == "tf32"
+    if benchmark.threads:
+        torch.set_num_threads(benchmark.threads)
+    dtype = DTYPES[benchmark.precision]
     network: Any = build(checkpoint).to(device, dtype)
-    if own_kernels or device == "cpu":  # as `load_engine` has it
+    if own_kernels or device == "cpu":  # as in `TorchEngine`
         network = network.to(memory_format=torch.channels_last_3d)
-    if compiled:
+    if benchmark.engine == "torch-compiled":
         network = torch.compile(network)
     pinned: dict[tuple[int, ...], Any] = {}
 
     def run(clips: Array) -> Array:
-        given = torch.from_numpy(clips)
-        if device == "cuda":
-            # as TensorRT's runner does: a copy to the GPU from memory that stays
+        batch = torch.from_numpy(clips)
+        if device == "cuda":  # copied from pinned memory, as in `TensorRTSession`
             if clips.shape not in pinned:
                 pinned[clips.shape] = torch.empty(clips.shape, pin_memory=True)
-            given = pinned[clips.shape].copy_(given)
+            batch = pinned[clips.shape].copy_(batch)
         with torch.inference_mode():
-            moved = given.to(device, non_blocking=True).to(dtype)
+            moved = batch.to(device, non_blocking=True).to(dtype)
             logits: Array = network(moved).float().cpu().numpy()
         return logits
 
     return run
 
 
-def _kernels(checkpoint: Checkpoint, job: Job) -> Run:
-    if not _has_gpu():
-        raise DeviceError("the kernels of i3dzoo run on GPUs, and PyTorch finds none here")
-    return _torch(checkpoint, job, own_kernels=True)
+def _onnx_model(checkpoint: Checkpoint, benchmark: Benchmark) -> Any:
+    from i3dzoo.onnx.model import build_model
+
+    opset = 22 if benchmark.precision == "bf16" else 13
+    options = ExportOptions(opset=opset, precision=benchmark.precision)
+    return build_model([checkpoint], options).SerializeToString()
 
 
-def _compiled(checkpoint: Checkpoint, job: Job) -> Run:
-    return _torch(checkpoint, job, compiled=True)
+def _onnxruntime(checkpoint: Checkpoint, benchmark: Benchmark) -> Run:
+    from i3dzoo.engines.onnxruntime import OnnxEngine
+
+    return _run_of(OnnxEngine(_onnx_model(checkpoint, benchmark), benchmark.threads))
 
 
-def _onnx_model(checkpoint: Checkpoint, job: Job) -> bytes:
-    from i3dzoo.export.onnx import build
+def _openvino(checkpoint: Checkpoint, benchmark: Benchmark) -> Run:
+    from i3dzoo.engines.openvino import OpenVINOEngine
 
-    opset = 22 if job.precision == "bf16" else 13
-    options = ExportOptions(opset=opset, precision=job.precision)
-    data: bytes = build([checkpoint], options).SerializeToString()
-    return data
+    threads, precision = benchmark.threads, benchmark.precision
+    return _run_of(OpenVINOEngine.from_checkpoint(checkpoint, threads, precision))
 
 
-def _onnxruntime(checkpoint: Checkpoint, job: Job) -> Run:
-    from i3dzoo.export.runtime import OnnxEngine
+def _fused(checkpoint: Checkpoint, benchmark: Benchmark) -> Run:
+    import torch
 
-    return _logits(OnnxEngine(_onnx_model(checkpoint, job), job.threads).run, checkpoint)
+    from i3dzoo.engines.fused import FusedEngine
 
-
-def _openvino(checkpoint: Checkpoint, job: Job) -> Run:
-    import openvino
-
-    core = openvino.Core()
-    # the precision is the graph's; without this OpenVINO computes in bfloat16 where it can
-    wanted: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"} if job.precision == "fp32" else {}
-    if job.threads:
-        wanted["INFERENCE_NUM_THREADS"] = job.threads
-    model = core.compile_model(core.read_model(_onnx_model(checkpoint, job)), "CPU", wanted)
+    engine = FusedEngine.from_checkpoint(checkpoint, benchmark.precision)
 
     def run(clips: Array) -> Array:
-        logits: Array = model({0: clips})[0]
-        return logits
+        batch = torch.from_numpy(clips)
+        steps = engine.step_logits(batch).mean(1) if engine.num_classes else engine.features(batch)
+        outputs: Array = steps.float().cpu().numpy()
+        return outputs
 
     return run
 
 
-def _tensorrt(checkpoint: Checkpoint, job: Job) -> Run:
-    from i3dzoo.export import engine_build, tensorrt
-    from i3dzoo.export.describe import describe
-    from i3dzoo.export.tensorrt_engine import TensorRTEngine
+def _tensorrt(checkpoint: Checkpoint, benchmark: Benchmark) -> Run:
+    from i3dzoo.engines.tensorrt import TensorRTEngine
+    from i3dzoo.engines.tensorrt_library import library
+    from i3dzoo.exporters.job import EngineOptions
+    from i3dzoo.exporters.tensorrt import graph_options, parse_shapes
+    from i3dzoo.exporters.tensorrt_builder import build_engine
+    from i3dzoo.onnx.description import describe
+    from i3dzoo.onnx.model import build_model
 
-    found = engine_build.library()
-    engine = engine_build.EngineOptions(precision=job.precision)
-    options = tensorrt.graph_options(ExportOptions(opset=22), engine, found)
-    if not found.typed:
-        options = dataclasses.replace(options, opset=13)
-    most = max(job.batches)
-    profile = tensorrt.parse_shapes(f"{min(job.batches)},{most},{most}", [checkpoint], options)
-    from i3dzoo.export.onnx import build
-
-    model = build([checkpoint], options).SerializeToString()
-    plan, network = engine_build.build_engine(found, model, engine, profile)
-    document = tensorrt.document(found, plan, engine, profile, network)
-    document["description"] = describe([checkpoint], options)
-    return _logits(TensorRTEngine(plan, document).run, checkpoint)
-
-
-def _logits(runner: "Runner", checkpoint: Checkpoint) -> Run:
-    name = INPUT[checkpoint.metadata.stream]
-    output = main_output(checkpoint.metadata)
-    return lambda clips: runner({name: clips})[output]
+    installed = library()
+    options = ExportOptions(precision=benchmark.precision, opset=22 if installed.typed else 13)
+    options = graph_options(options, installed)
+    smallest, largest = min(benchmark.batches), max(benchmark.batches)
+    shapes = f"{smallest},{largest},{largest}"
+    engine = EngineOptions(precision=benchmark.precision, shapes=shapes)
+    profile = parse_shapes(shapes, [checkpoint], options)
+    model = build_model([checkpoint], options).SerializeToString()
+    description = describe([checkpoint], options)
+    plan, sidecar = build_engine(installed, model, description, engine, profile)
+    return _run_of(TensorRTEngine("the engine", plan, sidecar))
 
 
-ENGINES: Final[dict[str, Callable[[Checkpoint, Job], Run]]] = {
+def _run_of(engine: "ExportedEngine") -> Run:
+    name, output = INPUT[engine.metadata.stream], main_output(engine.metadata)
+    return lambda clips: engine.run({name: clips})[output]
+
+
+ENGINES: Final[dict[str, Callable[[Checkpoint, Benchmark], Run]]] = {
     "torch": _torch,
-    "torch-kernels": _kernels,
-    "torch-compiled": _compiled,
+    "torch-kernels": _torch,
+    "torch-compiled": _torch,
+    "fused": _fused,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "tensorrt": _tensorrt,

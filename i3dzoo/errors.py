@@ -1,68 +1,55 @@
-"""Every error i3dzoo raises on purpose.
+"""All errors that i3dzoo raises deliberately; each is also a builtin exception.
 
-A message names the file, the key, what was expected, what was found and what to do. Each class is
-also the builtin exception that a caller who does not know i3dzoo would catch.
+A message names the file, the key, what was expected, what was found and what to do.
+
+    I3DZooError
+    ├── MissingFileError (FileNotFoundError)  a file does not exist
+    ├── OutputError      (OSError)            an output exists already, or cannot be written
+    ├── FormatError      (ValueError)         a file is truncated, corrupt or of an unknown format
+    │   ├── ChecksumError                     bytes or tensors differ from the recorded ones
+    │   └── UnsafeFileError                   a file tries to run code or to read other files
+    ├── MappingError     (ValueError)         tensors match no rule or several, or are missing
+    │   └── ShapeError                        a tensor or a clip has the wrong shape
+    ├── InputTypeError   (TypeError)          frames or a clip have the wrong type
+    ├── MetadataError    (ValueError)         the metadata of a checkpoint is malformed or wrong
+    ├── OptionError      (ValueError)         options contradict each other, or do not apply
+    ├── ConverterError   (ValueError)         a converter table is malformed
+    ├── ManifestError    (ValueError)         a manifest is malformed
+    ├── UnknownNameError (LookupError)        no such model, layout, label set or endpoint
+    ├── FetchError       (ConnectionError)    no source could deliver a file
+    │   ├── OfflineError                      the network is needed, but not allowed
+    │   └── UnreachableError                  a host does not answer, or there is no network
+    ├── PushError        (ConnectionError)    the Hub refuses a push
+    ├── VideoError       (ValueError)         a video cannot be decoded
+    ├── RecipeError      (ValueError)         a recipe or a TAO spec has unknown or wrong keys
+    ├── TrainingError    (RuntimeError)       training cannot continue
+    ├── DatasetError     (ValueError)         a dataset is incomplete or malformed
+    ├── DeviceError      (RuntimeError)       there is no GPU, or not the required one
+    └── DependencyError  (ImportError)        an optional package is not installed
 """
 
-__all__ = [
-    "ChecksumError",
-    "ConverterError",
-    "DatasetError",
-    "DependencyError",
-    "DeviceError",
-    "FetchError",
-    "FormatError",
-    "I3DZooError",
-    "ManifestError",
-    "MappingError",
-    "MetadataError",
-    "MissingFileError",
-    "OfflineError",
-    "OutputError",
-    "PushError",
-    "RecipeError",
-    "ShapeError",
-    "TrainingError",
-    "UnknownNameError",
-    "UnreachableError",
-    "UnsafeFileError",
-    "VideoError",
-]
+from i3dzoo.text import message
 
 
 class I3DZooError(Exception):
-    """The root of all errors that i3dzoo raises on purpose.
+    """The base class of all errors of i3dzoo; its text is cut and has no control characters.
 
-    ```
-    I3DZooError
-    ├── MissingFileError (FileNotFoundError)  a file that was named is not there
-    ├── OutputError      (OSError)            an output exists, or cannot be written
-    ├── FormatError      (ValueError)         a file is truncated, corrupt or of no known format
-    │   ├── ChecksumError                     its bytes are not the bytes that were recorded
-    │   └── UnsafeFileError                   it tries to run code or to reach outside itself
-    ├── MappingError     (ValueError)         tensors that meet no rule, several, or are missing
-    │   └── ShapeError                        a tensor or clip of the wrong shape
-    ├── MetadataError    (ValueError)         a checkpoint's description of itself is wrong
-    ├── ConverterError   (ValueError)         a converter table breaks its own law
-    ├── ManifestError    (ValueError)         a manifest breaks its own law
-    ├── UnknownNameError (LookupError)        no such model, layout, label set or endpoint
-    ├── FetchError       (ConnectionError)    no source could deliver
-    │   ├── OfflineError                      the network was not allowed and was needed
-    │   └── UnreachableError                  a host does not answer, or there is no network
-    │   └── OfflineError                      the network was not allowed and was needed
-    ├── PushError        (ConnectionError)    the Hub did not take what was pushed
-    ├── VideoError       (ValueError)         a video that cannot be decoded
-    ├── RecipeError      (ValueError)         a recipe or a TAO spec has unknown or wrong keys
-    ├── TrainingError    (RuntimeError)       training cannot go on
-    ├── DatasetError     (ValueError)         a dataset that is incomplete or malformed
-    ├── DeviceError      (RuntimeError)       no GPU, or not the one that is needed
-    └── DependencyError  (ImportError)        an optional package is not installed
-    ```
+    Examples:
+        >>> import i3dzoo
+        >>> try:
+        ...     i3dzoo.open_checkpoint("missing.pt")
+        ... except i3dzoo.I3DZooError as error:
+        ...     print(error)
+        missing.pt: there is no such file
     """
+
+    def __str__(self) -> str:
+        # messages quote names from files and servers
+        return message(super().__str__())
 
 
 class MissingFileError(I3DZooError, FileNotFoundError):
-    """A file that was named is not there."""
+    """A file does not exist."""
 
 
 class OutputError(I3DZooError, OSError):
@@ -70,35 +57,43 @@ class OutputError(I3DZooError, OSError):
 
 
 class FormatError(I3DZooError, ValueError):
-    """A file is truncated, corrupt, or of no format that i3dzoo knows."""
+    """A file is truncated, corrupt or of an unknown format."""
 
 
 class ChecksumError(FormatError):
-    """Bytes are not the bytes that were recorded."""
+    """Bytes or tensors differ from the recorded ones."""
 
 
 class UnsafeFileError(FormatError):
-    """A file tries to run code, to reach outside itself, or to take absurd amounts of memory."""
+    """A file tries to run code, to read other files, or to use an absurd amount of memory."""
 
 
 class MappingError(I3DZooError, ValueError):
-    """Tensors meet no rule or several, or expected ones are missing."""
+    """Tensors match no rule or several, or expected ones are missing."""
 
 
 class ShapeError(MappingError):
     """A tensor or a clip has the wrong shape."""
 
 
+class InputTypeError(I3DZooError, TypeError):
+    """Frames or a clip have the wrong type, or numbers of the wrong type."""
+
+
 class MetadataError(I3DZooError, ValueError):
-    """A checkpoint's description of itself is missing, malformed or contradicts its tensors."""
+    """The metadata of a checkpoint is missing, malformed, or contradicts its tensors."""
+
+
+class OptionError(I3DZooError, ValueError):
+    """Options contradict each other, or do not apply."""
 
 
 class ConverterError(I3DZooError, ValueError):
-    """A converter table has unknown keys, or a rule that cannot be used both ways."""
+    """A converter table has unknown keys, or a rule that cannot be inverted."""
 
 
 class ManifestError(I3DZooError, ValueError):
-    """A manifest has unknown, missing or malformed entries."""
+    """A manifest has unknown, missing or malformed keys."""
 
 
 class UnknownNameError(I3DZooError, LookupError):
@@ -110,15 +105,15 @@ class FetchError(I3DZooError, ConnectionError):
 
 
 class OfflineError(FetchError):
-    """The network is needed and was not allowed."""
+    """The network is needed, but not allowed."""
 
 
 class UnreachableError(FetchError):
-    """A host cannot be reached: no such name, no answer, or no network at all."""
+    """A host cannot be reached: its name is unknown, it does not answer, or there is no network."""
 
 
 class PushError(I3DZooError, ConnectionError):
-    """The Hub did not take what was pushed."""
+    """The Hub refuses a push."""
 
 
 class VideoError(I3DZooError, ValueError):
@@ -126,11 +121,11 @@ class VideoError(I3DZooError, ValueError):
 
 
 class RecipeError(I3DZooError, ValueError):
-    """A recipe or a TAO spec has a key that is unknown, or a value that is not of its type."""
+    """A recipe or a TAO spec has an unknown key, or a value of the wrong type."""
 
 
 class TrainingError(I3DZooError, RuntimeError):
-    """Training cannot go on: the loss is not finite, or memory does not suffice."""
+    """Training cannot continue: the loss is not finite, or memory is not sufficient."""
 
 
 class DatasetError(I3DZooError, ValueError):
@@ -138,8 +133,8 @@ class DatasetError(I3DZooError, ValueError):
 
 
 class DeviceError(I3DZooError, RuntimeError):
-    """There is no GPU, it is not the one that is needed, or it failed."""
+    """There is no GPU, it is not the required one, or it failed."""
 
 
 class DependencyError(I3DZooError, ImportError):
-    """An optional package is not installed; the message says which extra brings it."""
+    """An optional package is not installed; the message names the extra that provides it."""

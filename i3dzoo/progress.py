@@ -1,31 +1,48 @@
-"""What long work tells whoever watches it."""
+"""Report the progress of long work.
 
-from typing import Protocol
+Every function that takes long has one parameter for this, `progress`, which is silent by default.
+`i3dzoo.cli.progress` shows it on a terminal.
+"""
 
-__all__ = ["Progress", "Quiet"]
+from typing import Final, Literal, Protocol
+
+Unit = Literal["bytes", "items"]
 
 
 class Progress(Protocol):
-    """What watches downloads."""
+    """Receives the progress of one task after another."""
 
-    def start(self, name: str, total: int | None) -> None:
-        """A file of `total` bytes begins to come."""
+    def start(self, description: str, total: int | None, unit: Unit = "bytes") -> None:
+        """Begin a task, and end the task before it.
 
-    def update(self, done: int) -> None:
-        """So many bytes of it are here; fewer than before where it had to start again."""
+        Args:
+            description: Name of the file, or of what is counted, such as `videos`.
+            total: Size of the task; None if it is unknown.
+            unit: What `total` and `update` count.
+        """
 
-    def say(self, remark: str) -> None:
-        """Something happened that a user wants to know."""
+    def update(self, completed: int, **values: str) -> None:
+        """Set how much of the task is done.
+
+        Args:
+            completed: The part of `total` that is done; after a retry it can be less than before.
+            values: What to show beside it, such as `loss="0.532"`.
+        """
+
+    def message(self, text: str) -> None:
+        """Show a remark: one sentence that the user should read."""
 
 
-class Quiet:
-    """A progress that nobody watches."""
-
-    def start(self, name: str, total: int | None) -> None:
+class _Silent:
+    def start(self, description: str, total: int | None, unit: Unit = "bytes") -> None:
         """Do nothing."""
 
-    def update(self, done: int) -> None:
+    def update(self, completed: int, **values: str) -> None:
         """Do nothing."""
 
-    def say(self, remark: str) -> None:
+    def message(self, text: str) -> None:
         """Do nothing."""
+
+
+SILENT: Final[Progress] = _Silent()
+"""Progress that nobody sees."""

@@ -1,6 +1,6 @@
-"""The command line: one small file a command. Only it prints, and only it exits.
+"""The command line: one small file per command. Only this folder prints and exits.
 
-A command's module is imported when the command is run, so `i3dzoo --help` is instant.
+The module of a command is imported when the command runs, so `i3dzoo --help` is instant.
 """
 
 import contextlib
@@ -9,93 +9,118 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from i3dzoo import __version__
-from i3dzoo.errors import I3DZooError
+from i3dzoo.cli._completion import VARIABLE, answer_shell, completion_option
+from i3dzoo.cli._console import quiet_option, set_quiet, use_any_encoding
+from i3dzoo.cli._exit import run
+from i3dzoo.version import __version__
 
 __all__ = ["main"]
 
 COMMANDS = {
-    "list": "Show the published checkpoints: licence, input, metrics, what is cached.",
-    "info": "Tell all that is known of a zoo model or of a file.",
-    "pull": "Fetch a published checkpoint, verify it to the last tensor, cache it.",
-    "identify": "Say which layout a file has and which published checkpoint it is.",
-    "convert": "Translate a checkpoint of any layout to canonical, or canonical to any layout.",
-    "verify": "Check a checkpoint: structure, finite numbers, checksums, fingerprint.",
-    "push": "Push a checkpoint to the Hugging Face Hub, with card, labels and checksums.",
-    "predict": "Name the action in videos.",
-    "features": "Write what the network sees in videos: 1024 numbers a window, or any layer.",
-    "finetune": "Fine-tune on HMDB51, UCF101 or videos of your own, or by a TAO spec.",
-    "evaluate": "Measure a checkpoint on a test split, by the published protocols.",
-    "report": "Make the report of a training run: one HTML file.",
-    "prepare": "Make HMDB51, UCF101 or generated clips ready for training.",
-    "export": "Write a network for another engine: ONNX, TensorRT, TAO, TorchScript, torch.export.",
-    "bench": "Measure this machine, engine by engine.",
+    "list": "List the published checkpoints.",
+    "info": "Show the details of a zoo model, a file or a Hub repository.",
+    "pull": "Download a published checkpoint, verify every tensor, cache it.",
+    "identify": "Detect the layout of a file, and which published checkpoint it is.",
+    "convert": "Convert a checkpoint from any layout to any other.",
+    "inflate": "Inflate a 2D Inception-v1 (GoogLeNet), such as ImageNet's, to I3D.",
+    "deflate": "Sum an I3D network over time, to a 2D Inception-v1.",
+    "verify": "Check a checkpoint: structure, numbers, checksums, identity.",
+    "push": "Push a checkpoint to the Hugging Face Hub, with a model card.",
+    "predict": "Classify the action in videos.",
+    "features": "Extract features of videos: 1024 numbers per window, or any layer.",
+    "fvd": "Compute the Fréchet Video Distance of two sets of videos.",
+    "finetune": "Fine-tune on HMDB51, UCF101 or your own dataset, or with a TAO spec.",
+    "evaluate": "Evaluate a checkpoint on a test split, with the published protocols.",
+    "report": "Write the report of a training run: one HTML file.",
+    "prepare": "Prepare HMDB51, UCF101 or generated clips for training.",
+    "export": "Export to ONNX, TensorRT, TAO, TorchScript or torch.export.",
+    "tao": "Run the commands of NVIDIA TAO's launcher.",
+    "bench": "Benchmark a model on each inference engine.",
+    "app": "Open a local page to drop videos on.",
+    "layouts": "Show the layouts of checkpoints that are read and written.",
+    "presets": "Show, copy and check presets: of inputs, features and FVD.",
+    "recipes": "Show, copy and check training recipes.",
+    "cache": "Show, remove and verify what is kept on the disk.",
+    "doctor": "Examine this machine: versions, devices, what works, known traps.",
 }
 
 
+def _add_quiet(command: click.Command) -> None:
+    """Add --quiet to a command, or to the commands of a group."""
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            _add_quiet(child)
+    elif not any("--quiet" in parameter.opts for parameter in command.params):
+        command.params.append(quiet_option())
+
+
 class _Commands(click.Group):
-    """A group that imports `i3dzoo.cli.NAME` when command NAME is asked for."""
+    """A group that imports `i3dzoo.cli.NAME` when command NAME runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS]  # `list` becomes the module of that command
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"i3dzoo.cli.{cmd_name}").command
+        _add_quiet(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([*COMMANDS.items()])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="i3dzoo")
-@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """I3D weights in every layout: pull, verify, convert, predict.
+    """Convert, verify, run, train and export I3D (Inflated 3D ConvNet) models.
 
     \b
-    Start here:
+    Get started:
       i3dzoo pull rgb_scratch
       i3dzoo predict clip.mp4 --model rgb_scratch
       i3dzoo convert rgb_scratch mine.safetensors --labels hmdb51
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
 
 
-def main(argv: list[str] | None = None) -> Any:
+cli.params += [completion_option(install=True), completion_option(install=False)]
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command line; the console script `i3dzoo`."""
     arguments = sys.argv[1:] if argv is None else argv
-    try:
-        with _ended_by_sigterm():
-            return cli.main(args=arguments, prog_name="i3dzoo", standalone_mode=True)
-    except (I3DZooError, MemoryError) as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        else:
-            lack = "there is not enough memory: " if isinstance(error, MemoryError) else ""
-            click.echo(f"i3dzoo: {lack}{error or 'ask for less'}", err=True)
-        sys.exit(1)
+    use_any_encoding()
+    if instruction := os.environ.get(VARIABLE):
+        answer_shell(cli, instruction)
+    with _exit_on_sigterm():
+        sys.exit(run(lambda: _invoke(arguments), arguments))
+
+
+def _invoke(arguments: list[str]) -> None:
+    set_quiet(False)
+    with cli.make_context("i3dzoo", [*arguments]) as context:
+        cli.invoke(context)
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit, so that temporary files and caches are removed.
+def _exit_on_sigterm() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM, so that temporary files and caches are removed.
 
-    Not where a launcher started several processes: one that waits for the others in a collective
-    would not hear of it. Nor in forked workers, which have nothing of their own to remove.
+    This does not apply to the processes of a launcher, since a process that waits in a collective
+    would not exit. It does not apply to forked workers, which have nothing to remove.
     """
     owner = os.getpid()
 
     def end(number: int, _: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
         if os.getpid() == owner:
             sys.exit(128 + number)
         os.kill(os.getpid(), number)

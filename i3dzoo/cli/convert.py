@@ -2,64 +2,130 @@
 
 import dataclasses
 import json
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from i3dzoo.cli._console import json_option, print_json, say
-from i3dzoo.cli._surgery import operate, say_surgery, surgery_options
+from i3dzoo import formats
+from i3dzoo.checkpoints import convert, converter, presets
+from i3dzoo.checkpoints.checkpoint import Checkpoint, write_checkpoint
+from i3dzoo.checkpoints.convert import MappedTensor
+from i3dzoo.checkpoints.joint import join, write_joint
+from i3dzoo.checkpoints.metadata import Stream
+from i3dzoo.checkpoints.networks import split_key
+from i3dzoo.checkpoints.suffixes import table_for
+from i3dzoo.cli._changes import Changes, Report, change_options
+from i3dzoo.cli._console import (
+    is_quiet,
+    json_option,
+    key_option,
+    print_json,
+    run_command,
+    say,
+    show,
+    suggest,
+)
+from i3dzoo.cli._description import remark_description
+from i3dzoo.cli._parameters import LAYOUT, MODEL
+from i3dzoo.cli.progress import find_model
+from i3dzoo.fetch.find import open_checkpoint
+from i3dzoo.files import atomic_write, check_output
 
-if TYPE_CHECKING:
-    from i3dzoo.checkpoint import Checkpoint
-    from i3dzoo.convert import Step
-    from i3dzoo.metadata import Stream
+_path = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True)
+class _Options:
+    source: str
+    target: Path
+    layout: str
+    stream: Stream | None
+    flow: str | None
+    source_layout: str | None
+    converter: Path | None
+    ignore: tuple[str, ...]
+    altered: bool
+    report: Path | None
+    dry_run: bool
+    force: bool
+    as_json: bool
+    changes: Changes
+
+    @property
+    def brief(self) -> bool:
+        """Whether to leave out the mapping of every tensor."""
+        return is_quiet() or self.as_json
+
+
+@dataclass(frozen=True)
+class _Network:
+    path: Path
+    checkpoint: Checkpoint
+    changes: Report
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "source": str(self.path),
+            "metadata": self.checkpoint.metadata.to_dict(),
+            "changes": self.changes.to_dict(),
+        }
 
 
 @click.command()
-@click.argument("source", metavar="SRC")
-@click.argument("target", metavar="[DST]", required=False, type=click.Path(path_type=Path))
+@click.argument("source", metavar="SRC", type=MODEL)
+@click.argument("target", metavar="[DST]", required=False, type=_path)
 @click.option(
     "--to",
     "layout",
-    default="canonical",
-    show_default=True,
-    help="Layout of DST, or a table of your own (.toml).",
+    type=LAYOUT,
+    metavar="LAYOUT",
+    help="Layout of DST, or a converter table of your own (.toml).  [default: the one that the "
+    "suffix of DST stands for, or canonical]",
 )
 @click.option(
     "--stream",
     type=click.Choice(["rgb", "flow"]),
-    help="The network to read of a SRC that holds two, as joint TAO checkpoints do.",
+    help="The network to read if SRC holds two, as joint TAO checkpoints do.",
 )
 @click.option(
     "--flow",
     metavar="MODEL",
-    help="Write one joint file of SRC and this flow network: --to tao, or deepmind with two "
-    "scopes.",
+    type=MODEL,
+    help="Write SRC and this flow network to one joint file; needs --to tao, or --to deepmind.",
 )
-@surgery_options
-@click.option("--from", "source_layout", help="Layout of SRC, where names do not tell.")
+@change_options
 @click.option(
-    "--converter", type=click.Path(path_type=Path), help="Read SRC by a table of your own."
+    "--from",
+    "source_layout",
+    type=LAYOUT,
+    metavar="LAYOUT",
+    help="Layout of SRC, if its names are ambiguous.",
 )
+@click.option("--converter", type=_path, help="Read SRC with a converter table of your own.")
 @click.option(
     "--ignore",
     metavar="NAMES",
     multiple=True,
-    help="Leave out tensors that the layout does not know, such as 'fc.*'; may be repeated.",
+    help="Skip tensors that are not part of the layout, such as 'fc.*'. Can be repeated.",
 )
-@click.option("--altered", is_flag=True, help="SRC is a published one with one tensor changed.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write the mapping as JSON.")
+@click.option(
+    "--altered", is_flag=True, help="Accept a published checkpoint with one changed tensor."
+)
+@click.option("--report", type=_path, help="Write the mapping to this JSON file.")
 @click.option("--dry-run", is_flag=True, help="Show the mapping and write nothing.")
-@click.option("--quiet", is_flag=True, help="Leave the mapping out.")
 @click.option("--force", is_flag=True, help="Replace DST if it exists.")
+@key_option("source")
 @json_option
-def command(**options: Any) -> None:
-    """Translate a checkpoint SRC (a file of any layout or a zoo name) to DST.
+def command(**values: Any) -> None:
+    """Convert a checkpoint SRC (a file in any layout, or a zoo name) to DST.
 
-    Layouts are canonical, deepmind, deepmind600, flax, hassony2, keras, keras3, piergiaj and tao;
-    that of SRC is recognised. The mapping of every tensor goes to standard error, the path of DST
-    is the last line of standard output.
+    The layouts are canonical, deepmind, deepmind600, flax, hassony2, keras, keras3, mmaction,
+    piergiaj and tao; gluoncv and torchscript are only read. The layout of SRC is detected; that of
+    DST is --to, or the only one with the suffix of DST. The mapping of every tensor is printed on
+    standard error. The path of DST is the last line of standard output.
 
     \b
     Examples:
@@ -69,148 +135,145 @@ def command(**options: Any) -> None:
       i3dzoo convert rgb_scratch tao.pt --to piergiaj
       i3dzoo convert rgb_scratch model.ckpt --to deepmind
       i3dzoo convert joint.ckpt rgb.safetensors --stream rgb
+      i3dzoo convert run.pt teacher.safetensors --key teacher
       i3dzoo convert rgb.safetensors joint.ckpt --flow flow.safetensors --to tao
       i3dzoo convert rgb_scratch mine.pt --to my.toml
+      i3dzoo convert bsl.pth.tar bsl.safetensors --input bsl1k
       i3dzoo convert strange.pt --dry-run
       i3dzoo convert strange.pt trunk.safetensors --ignore 'fc.*'
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    layout = options["layout"]
-    target = options["target"] or _default_target(options["source"], layout)
-    _check_outputs(target, options)
-    checkpoints, documents = _read_networks(options)
-    steps, ignored = _mapping(checkpoints, layout, str(target))
-    if not options["quiet"] and not options["as_json"]:
-        _print_mapping(steps, ignored)
-    say(f"{len(steps)} tensors of layout {layout}, {len(ignored)} left out")
-    for document in documents:
-        say_surgery(document["surgery"], brief=options["quiet"] or options["as_json"])
-    if not options["dry_run"]:
-        target = _write(target, checkpoints, layout, options["force"])
-    if options["report"] or options["as_json"]:
-        document = {
-            **documents[0],
-            **({"flow": documents[1]} if options["flow"] else {}),
-            "target": str(target),
-            "layout": layout,
-            "tensors": [dataclasses.asdict(step) for step in steps],
-            "ignored": [dataclasses.asdict(step) for step in ignored],
-            "written": not options["dry_run"],
-        }
-        _print_report(document, options)
-    if not options["as_json"]:
-        _print_result(target, options)
+    changes = Changes(
+        **{field.name: values.pop(field.name) for field in dataclasses.fields(Changes)}
+    )
+    target: Path | None = values["target"]
+    layout = values["layout"] or (table_for(target).name if target else "canonical")
+    target = target or _default_target(values["source"], layout)
+    options = _Options(**{**values, "target": target, "layout": layout}, changes=changes)
+    _check_outputs(options)
+    networks = _open_networks(options)
+    mapping, ignored = _mapping(networks, layout, str(target))
+    if not options.brief:
+        _print_mapping(mapping, ignored)
+    say(f"{len(mapping)} tensors in layout {layout}, {len(ignored)} ignored")
+    for network in networks:
+        network.changes.print(brief=options.brief)
+        _print_description(network, options)
+    if not options.dry_run:
+        target = _write(networks, options)
+    document = {
+        **networks[0].to_dict(),
+        **({"flow": networks[1].to_dict()} if options.flow else {}),
+        "target": str(target),
+        "layout": layout,
+        "tensors": [dataclasses.asdict(mapped) for mapped in mapping],
+        "ignored": [dataclasses.asdict(mapped) for mapped in ignored],
+        "written": not options.dry_run,
+    }
+    if options.report:
+        with atomic_write(options.report) as file:
+            file.write(json.dumps(document, indent=2).encode())
+    if options.as_json:
+        print_json(document)
+    elif options.dry_run:
+        say(f"Nothing was written. Run the command without --dry-run to write {target}")
+    else:
+        classes = networks[0].checkpoint.metadata.num_classes
+        identify = f"i3dzoo identify {shlex.quote(str(target))}"
+        suggest(run_command(target, classes) if layout == "canonical" else identify)
+        show(target)
 
 
-def _check_outputs(target: Path, options: dict[str, Any]) -> None:
-    """Refuse outputs that cannot be, before anything is read or written."""
-    from i3dzoo import formats, tables
-    from i3dzoo._files import check_output
-
-    report: Path | None = options["report"]
-    outputs = formats.outputs(tables.table(options["layout"]).format, target)
+def _check_outputs(options: _Options) -> None:
+    """Refuse outputs that cannot be written, before anything is read."""
+    target, report = options.target, options.report
+    outputs = formats.outputs(table_for(target, options.layout).format, target)
     if report and report.resolve() in [output.resolve() for output in outputs]:
-        raise click.UsageError(f"--report and DST are both {report}; name another for the report")
-    for output in (*([report] if report else []), *(() if options["dry_run"] else outputs)):
-        check_output(output, options["force"])
+        raise click.UsageError(f"--report and DST are both {report}; choose another report file")
+    for output in (*([report] if report else []), *(() if options.dry_run else outputs)):
+        check_output(output, options.force)
 
 
-def _read_networks(
-    options: dict[str, Any],
-) -> "tuple[list[Checkpoint], list[dict[str, Any]]]":
-    """Read and operate on SRC and, where one is joined to it, on the flow network.
-
-    Returns:
-        The checkpoints, and what the report says of each.
-    """
-    from i3dzoo.checkpoint import read_checkpoint
-    from i3dzoo.loading import find
-
-    sources: list[tuple[str, Stream | None]] = [(options["source"], options["stream"])]
-    if options["flow"]:
-        if options["in_channels"] or options["stream"] == "flow":
-            raise click.UsageError("with --flow, SRC is the RGB network, and each keeps its stream")
-        sources = [(options["source"], "rgb"), (options["flow"], "flow")]
-    layout, converter, altered = (options[key] for key in ("source_layout", "converter", "altered"))
-    ignore = options["ignore"]
-    checkpoints, documents = [], []
+def _open_networks(options: _Options) -> list[_Network]:
+    """Read and change SRC and, with --flow, the flow network."""
+    sources: list[tuple[str, Stream | None]] = [(options.source, options.stream)]
+    if options.flow:
+        if options.changes.in_channels or options.stream == "flow":
+            raise click.UsageError(
+                "with --flow, SRC is the RGB network; --in-channels and --stream flow do not apply"
+            )
+        sources = [(options.source, "rgb"), (options.flow, "flow")]
+    networks = []
     for name, stream in sources:
-        path = find(name)
-        checkpoint = read_checkpoint(path, layout, converter, stream, altered, ignore)
-        checkpoint, surgery = operate(checkpoint, options)
-        metadata = json.loads(checkpoint.metadata.to_json())
-        checkpoints.append(checkpoint)
-        documents.append({"source": str(path), "metadata": metadata, "surgery": surgery})
-    return checkpoints, documents
+        path = find_model(name)
+        checkpoint = open_checkpoint(
+            path,
+            options.source_layout,
+            options.converter,
+            stream,
+            options.altered,
+            options.ignore,
+            round_float64=options.changes.dtype is not None,
+        )
+        networks.append(_Network(path, *options.changes.apply(checkpoint)))
+    return networks
 
 
 def _mapping(
-    checkpoints: "list[Checkpoint]", layout: str, where: str
-) -> "tuple[tuple[Step, ...], tuple[Step, ...]]":
-    from i3dzoo import convert, tables
-
-    table = tables.table(layout)
-    if len(checkpoints) > 1:
-        from i3dzoo.joint import join
-
-        rgb, flow = checkpoints
+    networks: list[_Network], layout: str, where: str
+) -> tuple[tuple[MappedTensor, ...], tuple[MappedTensor, ...]]:
+    """Return the mapping from the source's names to those of the layout, and what is ignored."""
+    table = converter.table(layout)
+    if len(networks) > 1:
+        rgb, flow = (network.checkpoint for network in networks)
         joined = join(where, rgb, flow, table)
-        return joined.steps, joined.ignored
-    checkpoint = checkpoints[0]
+        return joined.mapping, joined.ignored
+    checkpoint = networks[0].checkpoint
     written = convert.from_canonical(where, checkpoint.tensors, table)
     assert checkpoint.conversion is not None  # noqa: S101 - it was read from a file
-    steps = convert.compose(checkpoint.conversion, written)
-    return steps, checkpoint.conversion.ignored + written.ignored
+    mapping = convert.compose(checkpoint.conversion, written)
+    return mapping, checkpoint.conversion.ignored + written.ignored
 
 
-def _write(target: Path, checkpoints: "list[Checkpoint]", layout: str, force: bool) -> Path:
-    from i3dzoo.checkpoint import write_checkpoint
-
-    if len(checkpoints) > 1:
-        from i3dzoo.joint import write_joint
-
-        rgb, flow = checkpoints
+def _write(networks: list[_Network], options: _Options) -> Path:
+    target, layout, force = options.target, options.layout, options.force
+    if len(networks) > 1:
+        rgb, flow = (network.checkpoint for network in networks)
         target = write_joint(target, rgb, flow, layout, force)
         if layout == "tao":
             say(f"In the TAO spec: model_type joint, num_fc {2 * rgb.metadata.num_classes}")
         return target
-    return write_checkpoint(target, checkpoints[0], layout, force)
+    return write_checkpoint(target, networks[0].checkpoint, layout, force)
 
 
 def _default_target(source: str, layout: str) -> Path:
-    from i3dzoo import formats, tables
-
-    # a folder may be named by dots, a file begin with one
-    own = Path(source).name.strip(".") or Path(source).resolve().name.strip(".")
+    # a folder can be named by dots, and a file name can begin with one
+    path = Path(split_key(source)[0])
+    own = path.name.strip(".") or path.resolve().name.strip(".")
     stem = own.split(".")[0] or "model"
     name = stem if layout == "canonical" else f"{stem}.{Path(layout).stem}"
-    return Path(name + formats.FORMATS[tables.table(layout).format])
+    return Path(name + formats.FORMATS[converter.table(layout).format].suffix)
 
 
-def _print_mapping(steps: "tuple[Step, ...]", ignored: "tuple[Step, ...]") -> None:
-    width = max((len(step.source) for step in steps), default=0)
-    for step in steps:
-        shape = "x".join(map(str, step.shape)) or "scalar"
-        say(f"{step.source or '-':{width}}  ->  {step.target}  [{shape}]  {step.operation}")
-    for step in ignored:
-        say(f"{step.source:{width}}  left out: {step.operation}")
+def _print_description(network: _Network, options: _Options) -> None:
+    """Say what the tensors do not: an unusual input or network, or a preset that may be right."""
+    metadata, layout = network.checkpoint.metadata, options.layout
+    if not options.changes.input_preset:
+        remark_description(network.path, metadata)
+    own = converter.table(layout).preset or presets.DEFAULT
+    default = presets.preset(own).inputs.get(metadata.stream)
+    variant = metadata.variant if metadata.variant != presets.preset(own).variant else None
+    pixels = metadata.input if default and not metadata.input.same_pixels(default) else None
+    facts = "; ".join(map(str, filter(None, (variant, pixels))))
+    if facts and layout == "canonical":
+        say(f"Described by: {facts}")
+    elif facts:
+        say(f"The layout {layout} has no description: a program that loads it needs {facts}")
 
 
-def _print_report(document: dict[str, Any], options: dict[str, Any]) -> None:
-    from i3dzoo._files import atomic_write
-
-    if path := options["report"]:
-        with atomic_write(path) as file:
-            file.write(json.dumps(document, indent=2).encode())
-    if options["as_json"]:
-        print_json(document)
-
-
-def _print_result(target: Path, options: dict[str, Any]) -> None:
-    if options["dry_run"]:
-        say(f"Nothing was written. Next: the same without --dry-run writes {target}")
-        return
-    if options["layout"] == "canonical":
-        say(f"Next: i3dzoo predict VIDEO --model {target}")
-    else:
-        say(f"Next: i3dzoo identify {target}")
-    click.echo(target)
+def _print_mapping(mapping: tuple[MappedTensor, ...], ignored: tuple[MappedTensor, ...]) -> None:
+    width = max((len(mapped.source) for mapped in mapping), default=0)
+    for mapped in mapping:
+        shape = "x".join(map(str, mapped.shape)) or "scalar"
+        say(f"{mapped.source or '-':{width}}  ->  {mapped.target}  [{shape}]  {mapped.operation}")
+    for mapped in ignored:
+        say(f"{mapped.source:{width}}  ignored: {mapped.operation}")

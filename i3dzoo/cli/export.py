@@ -1,34 +1,27 @@
 """`i3dzoo export`."""
 
-import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from i3dzoo.cli._console import json_option, print_json, say
+from i3dzoo.cli._console import json_option, key_option, print_json, run_command, say, show
+from i3dzoo.cli._parameters import MODEL
+from i3dzoo.cli.progress import show_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from i3dzoo.exporters.job import Export, Target
 
-    from i3dzoo.checkpoint import Checkpoint
-    from i3dzoo.export.options import ExportOptions, Precision
-    from i3dzoo.export.rounding import Rounding
-    from i3dzoo.export.targets import Export
-    from i3dzoo.metadata import Input
-
-_TENSORRT = ("shapes", "workspace", "timing_cache", "compatible", "refittable")
-_AXES = ("frames", "height", "width")  # of i3dzoo.export.options, which the help must not import
-
-_LARGEST = 8192  # edge of a frame; larger ones are not decoded either
+_AXES = ("frames", "height", "width")  # of i3dzoo.onnx.options, which --help must not import
+_LARGEST_EDGE = 8192  # larger frames are not decoded either
+_PATH = click.Path(path_type=Path)
+_EXISTING = click.Path(exists=True, path_type=Path)
 
 
 def _axes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
-    if not value:
-        return ()
-    if value == "all":
-        return _AXES
-    axes = tuple(value.split(","))
+    axes = _AXES if value == "all" else tuple(value.split(",")) if value else ()
     if not set(axes) <= set(_AXES):
         raise click.BadParameter(f"expected all, or some of {','.join(_AXES)}", ctx, param)
     return axes
@@ -38,105 +31,89 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     if value is None:
         return None
     width, _, height = value.partition("x")
-    if not all(edge.isdecimal() and 1 <= int(edge) <= _LARGEST for edge in (width, height)):
+    if not all(edge.isdecimal() and 1 <= int(edge) <= _LARGEST_EDGE for edge in (width, height)):
         raise click.BadParameter(
-            f"expected WIDTHxHEIGHT, such as 320x240, each {_LARGEST} at most", ctx, param
+            f"expected WIDTHxHEIGHT, such as 320x240, each at most {_LARGEST_EDGE}", ctx, param
         )
     return int(height), int(width)
 
 
-def _gibibytes(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not 0 < value <= 1 << 20:  # also where it is not a number
-        raise click.BadParameter("expected GiB, such as 4", ctx, param)
-    return value
-
-
 @click.command()
-@click.argument("model")
+@click.argument("words", metavar="[MODEL | KEY=VALUE...]", nargs=-1, type=MODEL)
+@click.option("-e", "--spec", type=_PATH, help="TAO spec to export by instead.")
 @click.option(
     "--to",
-    "target",
-    required=True,
     type=click.Choice(["onnx", "tensorrt", "tao", "torchscript", "pt2"]),
+    help="The target; pt2 is torch.export.",
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
-@click.option("--flow", metavar="MODEL", help="Fuse MODEL with this one: logits are added. ONNX.")
+@click.option("-o", "--output", "path", type=_PATH, help="The file to write.")
+@click.option("--flow", metavar="MODEL", help="Flow network to fuse with MODEL: logits are added.")
 @click.option("--frames", type=click.IntRange(min=9), help="Frames of a clip.  [default: MODEL's]")
 @click.option("--crop", type=click.IntRange(min=16), help="Edge of a clip.  [default: MODEL's]")
 @click.option(
     "--dynamic",
     metavar="AXES",
     callback=_axes,
-    help="Leave open: frames, height, width, or all; the batch always is.",
+    help="Axes of any size: frames, height, width, or all. The batch always has any size.",
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "tf32", "fp16", "bf16", "int8"]),
+    type=click.Choice(["fp32", "tf32", "fp16", "bf16"]),
     default="fp32",
     show_default=True,
-    help="Of weights and computation; tf32 is TensorRT's. Inputs and outputs stay float32.",
-)
-@click.option(
-    "--calibrate",
-    metavar="PATH",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="int8: a video or a folder of videos to round by; kept as FILE.calibration.json.",
+    help="Of weights and computation; tf32 is for TensorRT. Inputs and outputs stay float32.",
 )
 @click.option("--opset", type=click.IntRange(min=13), help="Of ONNX.  [default: 13; 22 with bf16]")
 @click.option("--keep-bn", is_flag=True, help="Keep BatchNorm as nodes instead of folding it.")
-@click.option("--features", is_flag=True, help="Give the pooled features as an output, too.")
-@click.option("--steps", is_flag=True, help="Give the logits of each step, too, for timelines.")
+@click.option("--features", is_flag=True, help="Add the pooled features as an output.")
+@click.option("--steps", is_flag=True, help="Add the logits of each time step, for timelines.")
 @click.option(
     "--pixels",
     metavar="WxH",
     callback=_size,
-    help="Take uint8 frames of this size; resizing and scaling become part of the graph.",
+    help="Take uint8 frames of this size; the graph resizes, crops and scales them.",
 )
-@click.option(
-    "--clip", type=click.Path(exists=True, path_type=Path), help="A video to prove it on."
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of the noise to prove it on.",
-)
+@click.option("--clip", type=_EXISTING, help="Video to compare on.  [default: noise]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the noise.  [default: 0]")
 @click.option("--atol", type=float, help="Largest difference from PyTorch that passes, in logits.")
 @click.option(
     "--shapes",
     metavar="MIN,OPT,MAX",
-    help="TensorRT: batches such as 1,4,8, or clips such as 1x64x224x224,… (BxTxHxW).",
+    help="TensorRT: batch sizes such as 1,4,8, or clips such as 1x64x224x224,… (BxTxHxW).",
 )
-@click.option(
-    "--workspace",
-    type=float,
-    callback=_gibibytes,
-    help="TensorRT: the most memory to build in, in GiB.",
-)
-@click.option(
-    "--timing-cache", type=click.Path(path_type=Path), help="TensorRT: kept between builds."
-)
+@click.option("--workspace", type=float, help="TensorRT: largest memory for building, in GiB.")
+@click.option("--timing-cache", type=_PATH, help="TensorRT: file of kernel timings to reuse.")
 @click.option(
     "--compatible",
     type=click.Choice(["gpus", "versions", "all"]),
-    help="TensorRT: for GPUs from Ampere on, for later versions, or both.",
+    help="TensorRT: build for GPUs from Ampere on, for later versions, or for both.",
 )
-@click.option("--refittable", is_flag=True, help="TensorRT: weights can be replaced later.")
+@click.option("--refittable", is_flag=True, help="TensorRT: allow replacing the weights later.")
 @click.option(
     "--refit",
     metavar="ENGINE",
-    type=click.Path(path_type=Path),
-    help="TensorRT: take this refittable engine and replace its weights, without building.",
+    type=_PATH,
+    help="TensorRT: copy this refittable engine with MODEL's weights, without building.",
+)
+@click.option(
+    "--deepstream", type=_PATH, metavar="DIR", help="ONNX: write DeepStream's files into DIR, too."
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@key_option("words")
 @json_option
-def command(model: str, target: str, output: Path, flow: str | None, **options: Any) -> None:
-    """Write MODEL (a zoo name or a file) for another engine.
+def command(
+    words: tuple[str, ...],
+    spec: Path | None,
+    deepstream: Path | None,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Export MODEL, a zoo name or a file, to another engine or framework.
 
-    The file takes its name only after its output was compared with PyTorch's, at two batch sizes
-    and, where axes are dynamic, at two sizes.
+    The file is written only after its output was compared with PyTorch's, at two batch sizes and,
+    if axes are dynamic, at two clip sizes. -e exports to ONNX by a TAO spec instead, and KEY=VALUE
+    replaces its keys.
 
     \b
     Examples:
@@ -144,178 +121,104 @@ def command(model: str, target: str, output: Path, flow: str | None, **options: 
       i3dzoo export mine.safetensors --to onnx -o any.onnx --dynamic all --clip clip.mp4
       i3dzoo export rgb.safetensors --flow flow.safetensors --to onnx -o joint.onnx
       i3dzoo export rgb_scratch --to tensorrt -o i3d.engine --precision fp16 --shapes 1,8,8
-      i3dzoo export rgb_scratch --to tensorrt -o i8.engine --precision int8 --calibrate clips/
       i3dzoo export mine.safetensors --to tensorrt -o new.engine --refit i3d.engine
       i3dzoo export mine.safetensors --to tao -o mine.pt
+      i3dzoo export mine.safetensors --to onnx -o mine.onnx --deepstream deepstream/
+      i3dzoo export -e export_rgb.yaml export.checkpoint=best.safetensors
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo.export.options import ExportOptions
+    with show_progress() as progress:
+        if spec is not None:
+            _check_no_options(options)
+            from i3dzoo.tao.inference import export_spec
 
-    checkpoints = [_read(each, options) for each in (model, flow) if each]
-    precision: Precision = "fp32" if options["precision"] == "tf32" else options["precision"]
-    if options["precision"] == "tf32" and target != "tensorrt":
-        raise click.UsageError("tf32 is how TensorRT computes; export to tensorrt for it")
-    chosen = ExportOptions(
-        dynamic=options["dynamic"],
-        keep_bn=options["keep_bn"],
-        opset=(22 if precision == "bf16" else 13) if options["opset"] is None else options["opset"],
-        precision=precision,
-        features=options["features"],
-        steps=options["steps"],
-        pixels=options["pixels"],
-    )
-    made = _export(checkpoints, target, output, chosen, options)
-    if options["as_json"]:
-        print_json(_document(made))
+            result = export_spec(spec, words, force=force, progress=progress)
+        else:
+            result = _export(words, deepstream, force=force, progress=progress, **options)
+    if deepstream is not None:
+        from i3dzoo.exporters.deepstream import write_deepstream
+
+        for path in write_deepstream(deepstream, result, force=force):
+            say(f"DeepStream: {path}")
+    if not as_json:
+        _print(result)
         return
-    _print(made, checkpoints)
-
-
-def _read(name: str, options: dict[str, Any]) -> "Checkpoint":
-    """Read a checkpoint, with the size of clip that was asked for."""
-    from i3dzoo.checkpoint import read_checkpoint
-    from i3dzoo.loading import find
-
-    checkpoint = read_checkpoint(find(name))
-    spec = checkpoint.metadata.input
-    frames, crop = options["frames"] or spec.frames, options["crop"] or spec.crop
-    # the field of view stays what it was
-    resize = spec.resize and max(round(spec.resize * crop / spec.crop), crop)
-    spec = dataclasses.replace(spec, frames=frames, crop=crop, resize=resize)
-    metadata = dataclasses.replace(checkpoint.metadata, input=spec)
-    return dataclasses.replace(checkpoint, metadata=metadata)
+    print_json(
+        {
+            "path": str(result.path),
+            "target": result.target,
+            "bytes": result.path.stat().st_size,
+            "nodes": result.nodes,
+            "parity": result.parity.to_dict() if result.parity else None,
+            "remarks": result.remarks,
+        }
+    )
 
 
 def _export(
-    checkpoints: "list[Checkpoint]",
-    target: str,
-    output: Path,
-    chosen: "ExportOptions",
-    options: dict[str, Any],
+    words: tuple[str, ...],
+    deepstream: Path | None,
+    *,
+    path: Path | None,
+    to: "Target | None",
+    **options: Any,
 ) -> "Export":
-    proof = {key: options[key] for key in ("clip", "seed", "atol", "force")}
-    if options["refit"]:
-        return _refit(checkpoints, target, output, options, proof)
-    rounding = None
-    if options["precision"] == "int8":
-        _check_int8(checkpoints, target, output, options)
-        proof["clip"] = _int8_clip(checkpoints[0].metadata.input, options)
-        rounding = _rounding(checkpoints[0], output, options)
-    else:
-        _refuse("is for --precision int8", "calibrate")
-    if target != "tensorrt":
-        _refuse("is for --to tensorrt", *_TENSORRT)
-        if target != "onnx":
-            _refuse("is for --to onnx or tensorrt", "opset")
-        if target == "tao":
-            _refuse("is for networks that run; those for tao are read back", "clip", "seed", "atol")
-        from i3dzoo.export.targets import export
+    if len(words) != 1 or to is None or path is None:
+        raise click.UsageError(
+            "expected one MODEL, --to and -o; or a TAO spec with -e, and KEY=VALUE for its keys"
+        )
+    if deepstream is not None and to != "onnx":
+        raise click.UsageError("--deepstream applies to --to onnx; DeepStream builds the engine")
+    from i3dzoo.exporters.export import export
 
-        return export(checkpoints, target, output, chosen, rounding=rounding, **proof)
-    from i3dzoo.export.engine_build import EngineOptions
-    from i3dzoo.export.tensorrt import export_engine
-
-    engine = EngineOptions(**{key: options[key] for key in ("precision", *_TENSORRT)})
-    return export_engine(checkpoints, output, chosen, engine, rounding=rounding, say=say, **proof)
+    return export(words[0], path, to, **options)
 
 
-def _refuse(why: str, *keys: str) -> None:
-    """Refuse options that were given, whatever their value."""
+def _check_no_options(options: dict[str, Any]) -> None:
+    """Refuse options beside a spec, whose section `export` defines them."""
     source = click.get_current_context().get_parameter_source
-    for key in keys:
-        if source(key) is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{key.replace('_', '-')} {why}")
+    given = [name for name in options if source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        flag = "--output" if given[0] == "path" else f"--{given[0].replace('_', '-')}"
+        raise click.UsageError(
+            f"{flag} cannot be used with -e, because the spec defines the export; replace the key "
+            "of the spec with KEY=VALUE"
+        )
 
 
-def _refit(
-    checkpoints: "list[Checkpoint]",
-    target: str,
-    output: Path,
-    options: dict[str, Any],
-    proof: dict[str, Any],
-) -> "Export":
-    if target != "tensorrt":
-        raise click.UsageError("--refit is for --to tensorrt")
-    keys = ("precision", "dynamic", "keep_bn", "opset", "features", "steps", "pixels", "calibrate")
-    _refuse("is as the engine was built; leave it out with --refit", *_TENSORRT, *keys)
-    from i3dzoo.export.refit import refit_export
-
-    return refit_export(checkpoints, options["refit"], output, **proof)
-
-
-def _check_int8(
-    checkpoints: "list[Checkpoint]", target: str, output: Path, options: dict[str, Any]
-) -> None:
-    """Refuse, before clips are shown, what would be refused after."""
-    if target not in ("onnx", "tensorrt") or len(checkpoints) > 1:
-        raise click.UsageError("int8 is for one stream, to onnx or tensorrt")
-    _refuse("does not go with int8, whose scales belong to its weights", "refittable")
-    from i3dzoo.export.targets import check_path
-
-    check_path(output, target, options["force"])
-
-
-def _int8_clip(spec: "Input", options: dict[str, Any]) -> Path:
-    """Return a video to compare on: int8 fits noise no better than it must."""
-    from i3dzoo.export.calibrate import videos_in
-    from i3dzoo.export.prove import probe_clip
-
-    video: Path | None = options["clip"]
-    if video is None:
-        video = next(videos_in(options["calibrate"], spec.channels), None)
-    if video is None:
-        raise click.UsageError("int8 is compared with PyTorch on a real clip; pass --clip VIDEO")
-    probe_clip(video, spec, options["pixels"])
-    return video
-
-
-def _rounding(
-    checkpoint: "Checkpoint", output: Path, options: dict[str, Any]
-) -> "Mapping[str, Rounding]":
-    """Return how int8 rounds, from clips or from what an earlier export kept."""
-    from i3dzoo.export.calibrate import calibrated
-
-    kept = output.with_name(f"{output.name}.calibration.json")
-    return calibrated(checkpoint, options["calibrate"], kept, say).units
-
-
-def _document(made: "Export") -> dict[str, Any]:
-    return {
-        "path": str(made.path),
-        "target": made.target,
-        "bytes": made.path.stat().st_size,
-        "nodes": made.nodes,
-        "proof": made.proof.to_dict() if made.proof else None,
-        "remarks": list(made.remarks),
-    }
-
-
-def _print(made: "Export", checkpoints: "list[Checkpoint]") -> None:
-    if made.proof is not None:
-        say(f"{made.proof.runner} against PyTorch, {made.proof.clip}:")
-        for case in made.proof.cases:
+def _print(result: "Export") -> None:
+    if result.parity is not None:
+        say(f"{result.parity.runner} compared with PyTorch on {result.parity.clip}:")
+        for case in result.parity.cases:
             say(f"  {case}")
-    for remark in made.remarks:
+    for remark in result.remarks:
         say(remark)
-    size = f"{made.path.stat().st_size / 1e6:.1f} MB"
-    say(f"{made.path}: {size}" + (f", {made.nodes} nodes" if made.nodes else ""))
-    if made.target == "tao":
-        from i3dzoo.export import tao
+    size = f"{result.path.stat().st_size / 1e6:.1f} MB"
+    say(f"{result.path}: {size}" + (f", {result.nodes} nodes" if result.nodes else ""))
+    if result.target == "tao":
+        from i3dzoo.exporters.tao import tao_spec
 
-        metadata = checkpoints[0].metadata
-        say("\nFor a TAO spec (the same names as in TAO 5; TAO 4 calls them model_config, …):\n")
-        say(tao.spec(made.path, metadata))
+        say("\nLines for a TAO 5 spec (TAO 4 has model_config for model, and so on):\n")
+        say(tao_spec(result.path, result.metadata))
         say()
-    following = {
-        "tao": f"i3dzoo identify {made.path}",
-        "torchscript": f'torch.jit.load("{made.path}") in any program with PyTorch',
-        "pt2": f'torch.export.load("{made.path}").module() in any program with PyTorch',
+    if result.target == "onnx" and result.takes_clips:
+        from i3dzoo.exporters.deepstream import trtexec_command
+
+        say(f"TensorRT engine: {trtexec_command(result)}")
+    where = "" if result.runs_here else " (on a machine with a GPU that runs it)"
+    say(f"Next{where}: {_next_step(result)}")
+    show(result.path)
+
+
+def _next_step(result: "Export") -> str:
+    """Return what the user can do with the file."""
+    path = result.path
+    of_target = {
+        "tao": f"i3dzoo identify {shlex.quote(str(path))}",
+        "torchscript": f'torch.jit.load("{path}") in any program with PyTorch',
+        "pt2": f'torch.export.load("{path}").module() in any program with PyTorch',
     }
-    where = "" if made.runs_here else ", beside a GPU that runs it"
-    runs = f"i3dzoo predict VIDEO --model {made.path}"
-    if not made.plain:
-        runs = f"docs/export.md names what {made.path} takes and gives in a program of yours"
-    elif not checkpoints[0].metadata.num_classes:
-        runs = f"i3dzoo features VIDEO --model {made.path} -o FOLDER"
-    then = following.get(made.target, runs)
-    say(f"Next{where}: {then}")
-    click.echo(made.path)
+    if result.target in of_target:
+        return of_target[result.target]
+    if not result.takes_clips:
+        return f"run {path} in your own program; docs/guides/export.md lists its inputs and outputs"
+    return run_command(path, result.metadata.num_classes)

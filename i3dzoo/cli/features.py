@@ -1,176 +1,300 @@
 """`i3dzoo features`."""
 
-import json
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from i3dzoo.cli._console import device_option, engine_option, json_option, print_json, say
+from i3dzoo.cli._console import (
+    device_option,
+    engine_option,
+    json_option,
+    key_option,
+    precision_option,
+    print_json,
+    read_list,
+    say,
+    show,
+    show_table,
+)
+from i3dzoo.cli._description import remark_description
+from i3dzoo.cli._feature_options import given_settings, setting_options
+from i3dzoo.cli._parameters import FEATURE_PRESET, MODEL
+from i3dzoo.cli.progress import TerminalProgress, show_progress
 
 if TYPE_CHECKING:
-    from i3dzoo.engines import Engine
-
-_ABOUT = "features.json"  # beside the features: what they are of
-_KINDS = ("npy", "npz", "safetensors")
+    from i3dzoo.devices import Device
+    from i3dzoo.engines.base import Engine, EngineName
+    from i3dzoo.features import FeatureFile, FeatureSettings
+    from i3dzoo.onnx.options import Precision
 
 
 @click.command()
 @click.argument("videos", metavar="VIDEO...", nargs=-1)
-@click.option("--list", "listed", type=click.File(), help="A file of more videos, one a line.")
+@click.option("--list", "list_file", help="A file of more videos, one a line; - is stdin.")
 @click.option(
     "--model",
     required=True,
-    help="A zoo name, a checkpoint of any layout, an exported file, or USER/NAME.",
+    multiple=True,
+    type=MODEL,
+    metavar="MODEL",
+    help="A zoo name, a checkpoint of any layout, an exported file, or USER/NAME; an RGB and a "
+    "flow model for both streams.",
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A folder.")
+@key_option("model")
+@click.option("-o", "--output", help="A folder, or an address such as s3://bucket/features.")
 @click.option(
-    "--endpoint",
-    default="pooled",
+    "--preset",
+    type=FEATURE_PRESET,
+    metavar="PRESET",
+    help="How a field makes its features: a name of i3dzoo presets, or a YAML file. The options "
+    "below replace its settings.",
+)
+@setting_options
+@click.option(
+    "--flow-folder",
+    type=click.Path(path_type=Path),
+    help="Where optical flow is kept, or read from with --flow frames.",
+)
+@click.option(
+    "--keep-folders",
+    is_flag=True,
+    help="Write a/x.mp4 to a/x.npy.  [default: if two folders hold videos of the same name]",
+)
+@click.option(
+    "--on-bad-video",
+    type=click.Choice(["report", "skip", "error"]),
+    default="report",
     show_default=True,
-    help="pooled (1024 numbers, before the head), or a layer such as Mixed_4f, averaged.",
+    help="A video that cannot be read: report it and exit with 1 at the end, report it and exit "
+    "with 0, or stop.",
 )
-@click.option("--mean", is_flag=True, help="One vector a video, instead of one a window.")
 @click.option(
-    "--clips",
+    "--batch-size",
     type=click.IntRange(min=1),
-    help="Windows spread over the video.  [default: from end to end]",
+    help="Windows that the network runs on at once.  [default: by the device]",
 )
 @click.option(
-    "--stride", type=click.IntRange(min=1), help="Frames between windows.  [default: their length]"
+    "--shard",
+    metavar="NUMBER/COUNT",
+    help="Extract one of COUNT parts of the list, such as 3/16. Processes of torchrun "
+    "divide it further.",
 )
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(_KINDS),
-    default="npy",
-    show_default=True,
-    help="npz and safetensors hold the windows' seconds, too.",
-)
+@click.option("--explain", is_flag=True, help="Print the frames of each row; compute nothing.")
 @device_option
 @engine_option
+@precision_option
 @json_option
-def command(videos: tuple[str, ...], model: str, output: Path, **options: Any) -> None:
-    """Write the features of videos: float32 [windows, channels] of each, in a file of its own.
+def command(
+    videos: tuple[str, ...],
+    list_file: str | None,
+    model: tuple[str, ...],
+    output: str | None,
+    preset: str | None,
+    flow_folder: Path | None,
+    keep_folders: bool,
+    on_bad_video: str,
+    batch_size: int | None,
+    shard: str | None,
+    explain: bool,
+    device: "Device",
+    engine: "EngineName",
+    precision: "Precision | None",
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write the features of videos: one file for each, [rows, channels], and a JSON beside it.
 
-    Files are named after the videos. Those that are there already are kept, so that the same
-    command goes on where it was stopped; a video that fails is reported and the others go on.
+    Files are named after the videos. The JSON says how they were made, and which frames each row
+    has seen. Videos that have one are kept, so the same command resumes where it stopped. Any
+    number of commands can share a folder: each video is extracted by one of them.
 
     \b
     Examples:
       i3dzoo features *.mp4 --model rgb_imagenet -o features
-      i3dzoo features clip.mp4 --model rgb_imagenet -o features --endpoint Mixed_4f --mean
+      i3dzoo features *.mp4 --model rgb_imagenet -o features --window 16 --stride 4 --fps 25
+      i3dzoo features *.mp4 --model rgb_imagenet --model flow_imagenet -o features --preset anet
+      i3dzoo features clip.mp4 --model rgb_imagenet --preset ms-tcn --streams rgb --explain
       i3dzoo features --list videos.txt --model i3d.onnx -o features --format npz
+      i3dzoo features --list videos.txt --model rgb_imagenet -o s3://bucket/x --shard 3/16
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    if options["listed"] is not None:
-        videos += tuple(line.strip() for line in options["listed"] if line.strip())
-    if not videos:
-        raise click.UsageError("no video is named")
-    if options["clips"] and options["stride"]:
-        raise click.UsageError("--clips spreads windows, and --stride lays them; give one of both")
-    targets = _targets(videos, output, options["kind"])
-    from i3dzoo.engines import load_engine
-    from i3dzoo.loading import find
+    if list_file is not None:
+        videos += read_list(list_file)
+    from i3dzoo.video.inputs import expand_videos
 
-    path = find(model)
-    engine = load_engine(path, options["engine"], options["device"])
-    _claim(output, path, targets, options)
-    rows = _extract(engine, targets, options)
-    failed = sum("error" in row for row in rows)
-    if options["as_json"]:
-        print_json({"model": model, "endpoint": options["endpoint"], "videos": rows})
-    else:
-        click.echo(output)
-    if failed:
-        say(f"{failed} of {len(videos)} videos failed")
+    videos = expand_videos(videos)
+    if not videos:
+        raise click.UsageError("name at least one video")
+    if output is None and not explain:
+        raise click.UsageError("name a folder with -o, or print the rows with --explain")
+    from i3dzoo.distributed import Shard, use_own_gpu
+    from i3dzoo.features import Extractor, extract_to_folder, feature_names, settings_with
+    from i3dzoo.fetch.find import digest
+
+    part = Shard() if shard is None else Shard.parse(shard)
+
+    settings = settings_with(preset, given_settings(options))
+    with show_progress() as progress:
+        paths = _find(model, progress)
+        if explain:
+            failed = _explain(paths, videos, settings, flow_folder, as_json)
+        elif output is not None:
+            use_own_gpu()
+            engines = _load(paths, engine, device, precision, settings, progress)
+            names = feature_names(videos, keep_folders)
+            _explain_names(videos, names, output, keep_folders)
+            # named as in the whole list
+            names = dict(Shard.of_process().of(part.of([*names.items()])))
+            extractor = Extractor([*engines.values()], settings, flow_folder)
+            for planner in extractor.planners.values():
+                for change in planner.changes:
+                    say(change)
+            results = extract_to_folder(
+                extractor,
+                names,
+                output,
+                models={
+                    network.metadata.stream: {"name": name, "sha256": digest(paths[name])}
+                    for name, network in engines.items()
+                    if network.metadata
+                },
+                batch_size=batch_size,
+                progress=progress,
+            )
+            documents = _report(results, on_bad_video, as_json, progress.message)
+            order = {video: number for number, video in enumerate(names)}
+            documents.sort(key=lambda document: order[document["video"]])
+            if as_json:
+                print_json({"model": " ".join(model), "videos": documents})
+            else:
+                show(output)
+            failed = sum("error" in document for document in documents)
+            done = sum("shape" in document for document in documents)
+            kept = len(documents) - done - failed
+            say(f"{len(documents)} videos: {done} extracted, {kept} kept, {failed} failed")
+    if failed and on_bad_video != "skip":
         sys.exit(1)
 
 
-def _targets(videos: tuple[str, ...], output: Path, kind: str) -> dict[Path, str]:
-    """Return the video of each file to be."""
-    targets: dict[Path, str] = {}
-    for video in videos:
-        target = output / f"{Path(video).stem}.{kind}"
-        if target in targets:
-            raise click.UsageError(
-                f"{targets[target]} and {video} would both be written to {target}; write one of "
-                "them to another folder"
-            )
-        targets[target] = video
-    return targets
+def _find(models: tuple[str, ...], progress: TerminalProgress) -> dict[str, Path]:
+    """Return the file of each model."""
+    from i3dzoo.fetch.find import find
+
+    return {model: find(model, progress=progress) for model in models}
 
 
-def _claim(output: Path, model: Path, targets: dict[Path, str], options: dict[str, Any]) -> None:
-    """Say in the folder what its features are and of which videos; refuse one that holds others."""
-    from i3dzoo._files import atomic_write, make_folder, output_error
-    from i3dzoo.errors import OutputError
-    from i3dzoo.loading import digest
+def _load(
+    paths: dict[str, Path],
+    engine: "EngineName",
+    device: "Device",
+    precision: "Precision | None",
+    settings: "FeatureSettings",
+    progress: TerminalProgress,
+) -> "dict[str, Engine]":
+    """Load the networks, in PyTorch if only that can do what the settings ask for."""
+    from i3dzoo.checkpoints.networks import split_key
+    from i3dzoo.engines.base import SUFFIXES, load_engine
 
-    keys = ("endpoint", "mean", "clips", "stride")
-    about = {"model_sha256": digest(model)} | {key: options[key] for key in keys}
-    make_folder(output)
-    path = output / _ABOUT
-    try:
-        found = json.loads(path.read_bytes()) if path.exists() else dict(about)
-        known = dict(found.pop("videos", {}))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise OutputError(f"{path}: is no description of features; remove it") from error
-    except OSError as error:
-        raise output_error(path, error) from error
-    # a run that wrote none claims nothing
-    if found != about and any(next(output.glob(f"*.{kind}"), None) for kind in _KINDS):
-        raise OutputError(
-            f"{output}: holds other features ({path.name} says which); name another folder"
+    networks = {}
+    for name, path in paths.items():
+        exported = Path(split_key(path)[0]).suffix.lower() in SUFFIXES
+        only_torch = engine == "auto" and settings.needs_pytorch and not exported
+        networks[name] = load_engine(
+            path,
+            "torch" if only_torch else engine,
+            device,
+            precision=precision,
+            progress=progress,
         )
-    videos = {target.name: _identity(Path(video)) for target, video in targets.items()}
-    for target, video in targets.items():
-        identity = videos[target.name]
-        if target.exists() and known.get(target.name, identity) != identity:
-            raise OutputError(
-                f"{target}: is of another video than {video}; remove it, or name another folder"
-            )
-    with atomic_write(path) as file:
-        file.write(json.dumps(about | {"videos": known | videos}, indent=1).encode())
+        if metadata := networks[name].metadata:
+            remark_description(path, metadata)
+    return networks
 
 
-def _identity(video: Path) -> str:
-    """Return a digest of a video's size and first MiB; of a folder's frames, by name and size."""
-    import hashlib
-
-    from i3dzoo.video._frames import frames_digest
-
-    if not video.is_file():
-        return frames_digest(video)
-    with video.open("rb") as file:
-        return hashlib.sha256(b"%d " % video.stat().st_size + file.read(1 << 20)).hexdigest()
-
-
-def _extract(
-    engine: "Engine", targets: dict[Path, str], options: dict[str, Any]
+def _report(
+    results: "Iterable[FeatureFile]",
+    on_bad_video: str,
+    as_json: bool,
+    remark: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    from i3dzoo.cli._progress import watch
-    from i3dzoo.errors import I3DZooError
-    from i3dzoo.features import extract, write_features
+    """Print what became of each video, and return it for JSON."""
+    from i3dzoo.errors import VideoError
 
-    rows: list[dict[str, Any]] = []
-    with watch(counted=True) as progress:
-        progress.start("videos", len(targets))
-        for number, (target, video) in enumerate(targets.items(), 1):
-            row: dict[str, Any] = {"video": video, "path": str(target)}
-            if not target.exists():
-                try:
-                    found = extract(
-                        engine,
-                        video,
-                        **{key: options[key] for key in ("endpoint", "mean", "clips", "stride")},
-                    )
-                except I3DZooError as error:
-                    progress.say(f"{video}: {error}")
-                    rows.append({"video": video, "error": str(error)})
-                    continue
-                write_features(target, found)
-                row |= {"shape": list(found.vectors.shape), "notes": list(found.notes)}
-            rows.append(row)
-            progress.update(number)
-    return rows
+    documents = []
+    for result in results:
+        document: dict[str, Any] = {"video": result.video}
+        documents.append(document)
+        if result.error is not None:
+            document["error"] = result.error
+            named = result.error.startswith(result.video)
+            reason = result.error if named else f"{result.video}: {result.error}"
+            if on_bad_video == "error":
+                raise VideoError(reason)
+            remark(f"i3dzoo: {reason}")
+            continue
+        document["path"] = result.files[0]
+        document["files"] = list(result.files)
+        document["json"] = result.path
+        if result.features is not None:
+            document["shape"] = list(result.features.vectors.shape)
+            document["notes"] = list(result.features.notes)
+            for note in () if as_json else result.features.notes:
+                remark(f"{Path(result.video).name}: {note}")
+    return documents
+
+
+def _explain_names(
+    videos: tuple[str, ...], names: dict[str, str], output: str, keep_folders: bool
+) -> None:
+    """Say how the files are named, where it may surprise."""
+    if repeats := len(videos) - len(names):
+        say(f"{repeats} {'video is' if repeats == 1 else 'videos are'} repeated, and taken once")
+    kept = next((name for name in names.values() if len(Path(name).parts) > 1), None)
+    if kept is not None and not keep_folders:
+        example = f"{output.rstrip('/')}/{kept}.json"
+        say(f"two folders hold videos of the same name: features keep the folders, as in {example}")
+
+
+def _explain(
+    paths: dict[str, Path],
+    videos: tuple[str, ...],
+    settings: "FeatureSettings",
+    flow_folder: Path | None,
+    as_json: bool,
+) -> int:
+    """Print the frames of each row of each video; return how many videos cannot be read."""
+    from rich.table import Table
+
+    from i3dzoo.errors import I3DZooError
+    from i3dzoo.features.explain import explain, model_metadata
+
+    metadata = [model_metadata(path) for path in paths.values()]
+    documents: list[dict[str, Any]] = []
+    for video in videos:
+        try:
+            explained = explain(metadata, video, settings, flow_folder)
+        except I3DZooError as error:
+            documents.append({"video": video, "error": str(error)})
+            say(f"i3dzoo: {error}")
+            continue
+        documents.append({"video": video, **explained})
+        if as_json:
+            continue
+        table = Table("row", "first frame", "last frame", "start", "end", "padded", box=None)
+        for number, row in enumerate(explained["rows"]):
+            seconds = ["" if row[key] is None else f"{row[key]:.3f}" for key in ("start", "end")]
+            table.add_row(
+                str(number),
+                str(row["first_frame"]),
+                str(row["last_frame"]),
+                *seconds,
+                str(row["padded"]),
+            )
+        show_table(table, video)
+        for note in explained["notes"]:
+            say(note)
+    if as_json:
+        print_json({"videos": documents})
+    return sum("error" in document for document in documents)

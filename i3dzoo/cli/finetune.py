@@ -2,66 +2,135 @@
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from i3dzoo.cli._console import json_option, print_json, say
+from i3dzoo.cli._console import device_option, json_option, print_json, say, show
+from i3dzoo.cli._parameters import MODEL, RECIPE
+from i3dzoo.cli._prepare_videos import source_options
+from i3dzoo.cli.progress import show_progress
 
 if TYPE_CHECKING:
-    from i3dzoo.training.finetune import Task
-    from i3dzoo.training.loop import Result
-    from i3dzoo.training.recipe import Recipe
+    from i3dzoo.progress import Progress
+    from i3dzoo.training.finetune import FinetuneResult
 
 _path = click.Path(path_type=Path)
-_NOT_WITH_A_SPEC = {
-    "data": "--data",
-    "test_data": "--test-data",
-    "models": "--from",
-    "split": "--split",
-    "recipe": "--recipe",
-}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments and options of the command, as click parsed them."""
+
+    words: tuple[str, ...]
+    data: Path | None
+    test_data: Path | None
+    models: tuple[str, ...]
+    spec: Path | None
+    split: str | None
+    recipe: str | None
+    settings: tuple[str, ...]
+    freeze: str | None
+    output: Path | None
+    resume: bool
+    keep: str
+    on_bad_video: Literal["error", "skip"]
+    cache_frames: float
+    device: str
+    labels: str | None
+    root: Path | None
+    val_fraction: float
+    group_by: str | None
+    as_json: bool
+
+    @property
+    def all_settings(self) -> list[str]:
+        """The settings of the recipe, with the one of --freeze."""
+        freeze = [f"network.freeze={self.freeze}"] if self.freeze else []
+        return [*freeze, *self.settings]
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """The arguments of a run with a spec or without."""
+        return {
+            "on_bad_video": self.on_bad_video,
+            "cache_bytes": int(self.cache_frames * 1e9),
+            "device": self.device,
+            "command": ("i3dzoo", *sys.argv[1:]),
+            "keep": tuple(self.keep.split(",")),
+        }
 
 
 @click.command()
 @click.argument("words", metavar="[DATASET | KEY=VALUE...]", nargs=-1)
-@click.option("--data", type=_path, help="Folder that `prepare` made.")
-@click.option("--test-data", type=_path, help="Folder to evaluate on, with --split none.")
 @click.option(
-    "--from", "models", multiple=True, help="Model to begin with; two, RGB and flow, go together."
+    "--data",
+    type=_path,
+    help="Folder that `i3dzoo prepare` made, folder of class folders, or list of videos.",
 )
-@click.option("-e", "--spec", type=_path, help="A TAO spec instead.")
+@click.option("--test-data", type=_path, help="Data to evaluate on, with --split none.")
+@source_options
+@click.option(
+    "--from",
+    "models",
+    multiple=True,
+    type=MODEL,
+    metavar="MODEL",
+    help="Model to start from, or FILE#KEY; an RGB and a flow model are trained together.",
+)
+@click.option("-e", "--spec", type=_path, help="TAO spec to run instead.")
 @click.option("--split", type=click.Choice(["1", "2", "3", "none"]), help="[default: 1]")
-@click.option("--recipe", help="tao, paper, small, smoke, or a file.  [default: small]")
-@click.option("--set", "settings", multiple=True, help="KEY=VALUE of the recipe: optim.lr=0.005.")
-@click.option("--freeze", help="none, trunk, or until:ENDPOINT.")
-@click.option("-o", "--output", type=_path, help="Folder of the run.")
-@click.option("--resume", is_flag=True, help="Go on with the run in the output folder.")
 @click.option(
-    "--keep", default="last,best", show_default=True, help="Which of last and best to keep."
+    "--recipe",
+    type=RECIPE,
+    metavar="RECIPE",
+    help="tao, paper, small, cpu, smoke, or a YAML file.  [default: one for the data and the "
+    "device]",
 )
 @click.option(
-    "--on-bad-video", type=click.Choice(["error", "skip"]), default="error", show_default=True
+    "--set", "settings", multiple=True, help="Replace a key of the recipe: optim.lr=0.005."
+)
+@click.option("--freeze", help="What to freeze: none, trunk, or until:ENDPOINT.")
+@click.option("-o", "--output", type=_path, help="Folder of the run.")
+@click.option("--resume", is_flag=True, help="Resume the run in the output folder.")
+@click.option(
+    "--keep",
+    type=click.Choice(["last,best", "best,last", "best", "last"]),
+    default="last,best",
+    show_default=True,
+    help="Which weights to keep.",
+)
+@click.option(
+    "--on-bad-video",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    show_default=True,
+    help="What to do with a video that cannot be read.",
 )
 @click.option(
     "--cache-frames",
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="GB",
-    help="Keep decoded frames, up to this, of all processes.",
+    help="Cache decoded frames, up to this size, of all processes.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
+@device_option
 @json_option
 def command(**options: Any) -> None:
-    """Fine-tune on a prepared dataset (hmdb51, ucf101, or a name of yours for it).
+    """Fine-tune on a dataset: a prepared one, or videos of your own.
 
-    One process runs on one GPU, or the CPU; for more, start it with torchrun or accelerate launch.
-    A run that was killed goes on with --resume as if it had not been. A TAO spec is run as it is;
-    its keys are replaced as in TAO, by KEY=VALUE.
+    DATASET is the name of the dataset for the record, such as hmdb51. Videos of your own are a
+    folder <class>/<video>, or a list of videos and classes; see i3dzoo prepare videos.
+
+    One process uses one GPU, or the CPU; for several GPUs, start the command with torchrun or
+    accelerate launch. Resume an interrupted run with --resume; the result is the same as without
+    the interruption. -e runs a TAO spec instead, and KEY=VALUE replaces its keys.
 
     \b
     Examples:
+      i3dzoo finetune mine --data clips/ --from rgb_imagenet
       i3dzoo finetune hmdb51 --data data/hmdb51 --from rgb_imagenet -o runs/hmdb51
       i3dzoo finetune hmdb51 --data data/hmdb51 --from rgb_imagenet --set optim.lr=0.002
       i3dzoo finetune hmdb51 --data data/flow --from rgb.safetensors --from flow.safetensors
@@ -71,123 +140,100 @@ def command(**options: Any) -> None:
       torchrun --nproc-per-node 8 -m i3dzoo finetune -e train_rgb_3d_64_i3d.yaml
       i3dzoo finetune hmdb51 --data data/hmdb51 --from rgb_imagenet -o runs/hmdb51 --resume
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo._parallel import is_main
-    from i3dzoo.cli._training import Watch
-    from i3dzoo.training.finetune import finetune
-    from i3dzoo.training.processes import leave
+    given = Options(**options)
+    from i3dzoo.distributed import destroy_process_group, is_main_process
 
-    task, recipe, resume = _from_spec(options) if options["spec"] else _from_options(options)
-    with Watch(recipe.loop.epochs, recipe.loop.max_steps) as watch:
+    with show_progress() as progress:
         try:
-            result = finetune(
-                task, recipe, resume=resume, watch=watch, tell=watch.leave_out, remark=watch.tell
-            )
+            result = (_run_spec if given.spec else _run)(given, progress)
         except KeyboardInterrupt:
-            watch.tell("stopped; the same command with --resume goes on")
+            progress.message("stopped; the same command with --resume continues the run")
             raise
-    leave()
-    if is_main():
-        _print_result(task, result, options["as_json"])
+    destroy_process_group()
+    if is_main_process():
+        _print_result(result, given.as_json)
 
 
-def _common(options: dict[str, Any]) -> dict[str, Any]:
-    """Return what a task takes of the options, with a spec or without."""
-    keep = tuple(options["keep"].split(","))
-    if not set(keep) <= {"last", "best"}:
-        raise click.UsageError(f"--keep {options['keep']}: expected last, best, or last,best")
-    return {
-        "on_bad_video": options["on_bad_video"],
-        "cache_bytes": int(options["cache_frames"] * 1e9),
-        "device": options["device"],
-        "command": ("i3dzoo", *sys.argv[1:]),
-        "keep": keep,
-    }
+def _run(options: Options, progress: "Progress") -> "FinetuneResult":
+    if len(options.words) > 1 or any("=" in word for word in options.words):
+        raise click.UsageError("KEY=VALUE replaces keys of a TAO spec; for a recipe, use --set")
+    for value, flag in ((options.data, "--data"), (options.models, "--from")):
+        if not value:
+            raise click.UsageError(f"{flag} is missing; or pass a TAO spec with -e")
+    from i3dzoo.training.finetune import finetune
 
-
-def _settings(options: dict[str, Any]) -> list[str]:
-    freeze = [f"network.freeze={options['freeze']}"] if options["freeze"] else []
-    return [*freeze, *options["settings"]]
-
-
-def _from_options(options: dict[str, Any]) -> "tuple[Task, Recipe, bool]":
-    from i3dzoo.checkpoint import read_checkpoint
-    from i3dzoo.loading import find
-    from i3dzoo.training.finetune import Task
-    from i3dzoo.training.recipe import load_recipe, override
-
-    if len(options["words"]) > 1 or any("=" in word for word in options["words"]):
-        raise click.UsageError("KEY=VALUE replaces keys of a TAO spec; those of a recipe: --set")
-    for name, flag in (("data", "--data"), ("models", "--from")):
-        if not options[name]:
-            raise click.UsageError(f"{flag} is missing, or pass a TAO spec with -e")
-    recipe = override(load_recipe(options["recipe"] or "small"), _settings(options))
-    found = {name: read_checkpoint(find(name)) for name in options["models"]}
-    streams = {checkpoint.metadata.stream: name for name, checkpoint in found.items()}
-    if len(streams) < len(options["models"]):
-        raise click.UsageError("two models are trained together if one is RGB and one flow")
-    streams = dict(sorted(streams.items(), reverse=True))  # RGB before flow
-    dataset = next(iter(options["words"]), "videos")
-    task = Task(
-        checkpoints={stream: found[name] for stream, name in streams.items()},
-        names=streams,
-        train_data=options["data"],
-        test_data=options["test_data"],
-        split=None if options["split"] == "none" else int(options["split"] or 1),
-        classes=None,
-        folder=options["output"] or Path("runs") / f"{dataset}_{'_'.join(streams)}",
-        dataset=dataset,
-        **_common(options),
+    assert options.data is not None  # noqa: S101 - checked above
+    return finetune(
+        options.data,
+        options.models,
+        folder=options.output,
+        recipe=options.recipe or "auto",
+        settings=options.all_settings,
+        dataset=next(iter(options.words), "videos"),
+        split=None if options.split == "none" else int(options.split or 1),
+        test_data=options.test_data,
+        labels=options.labels,
+        root=options.root,
+        val_fraction=options.val_fraction,
+        group_by=options.group_by,
+        resume=options.resume,
+        progress=progress,
+        **options.common,
     )
-    return task, recipe, options["resume"]
 
 
-def _from_spec(options: dict[str, Any]) -> "tuple[Task, Recipe, bool | Path]":
-    from i3dzoo._parallel import is_main
-    from i3dzoo.training.from_tao import choose_gpus, tao_task
-    from i3dzoo.training.tao import load_tao
-
-    for name, flag in _NOT_WITH_A_SPEC.items():
-        if options[name]:
+def _run_spec(options: Options, progress: "Progress") -> "FinetuneResult":
+    for value, flag in (
+        (options.data, "--data"),
+        (options.test_data, "--test-data"),
+        (options.models, "--from"),
+        (options.split, "--split"),
+        (options.recipe, "--recipe"),
+        (options.labels, "--labels"),
+        (options.root, "--root"),
+        (options.group_by, "--group-by"),
+    ):
+        if value:
             raise click.UsageError(
-                f"{flag} does not go with -e, as the spec says it; replace its key by KEY=VALUE"
+                f"{flag} cannot be used with -e, because the spec defines it; replace the key of "
+                "the spec with KEY=VALUE"
             )
-    spec = load_tao(options["spec"], options["words"])
-    task, recipe, remarks = tao_task(
-        spec, _settings(options), options["output"], **_common(options)
+    from i3dzoo.tao.task import train_spec
+
+    assert options.spec is not None  # noqa: S101 - the caller has checked
+    return train_spec(
+        options.spec,
+        options.words,
+        settings=options.all_settings,
+        folder=options.output,
+        resume=options.resume,
+        progress=progress,
+        **options.common,
     )
-    seen = choose_gpus(spec.gpu_ids) if options["device"] != "cpu" else ""
-    for note in (*spec.notes, *remarks, seen):
-        if note and is_main():
-            say(f"{spec.path.name}: {note}")
-    return task, recipe, spec.resume or options["resume"]
 
 
-def _print_result(task: "Task", result: "Result", as_json: bool) -> None:
-    folder, best = task.folder, result.position
-    names = ("best", "last") if "best" in task.keep else ("last",)
-    found = (sorted(folder.glob(f"{name}*.safetensors"), reverse=True) for name in names)
-    files = next(filter(None, found), [])  # RGB before flow
+def _print_result(result: "FinetuneResult", as_json: bool) -> None:
+    position, files = result.position, [str(path) for path in result.files]
     if as_json:
         print_json(
             {
-                "folder": str(folder),
-                "files": [str(path) for path in files],
-                "best_top1": best.best,
-                "best_epoch": best.best_epoch,
-                "bad_videos": dict(result.bad),
+                "folder": str(result.folder),
+                "files": files,
+                "best_top1": position.best_top1,
+                "best_epoch": position.best_epoch,
+                "bad_videos": dict(result.bad_videos),
             }
         )
         return
-    if best.best_epoch or best.evaluated >= 0:
-        whole = best.best_epoch == int(best.best_epoch)
-        when = f"epoch {int(best.best_epoch)}" if whole else f"step {best.best_step}"
-        say(f"best top-1 {100 * best.best:.2f} % after {when}")
-    if result.bad:
-        say(f"{len(result.bad)} videos cannot be read and were left out; run.json names them")
-    say(f"report: {folder / 'report.html'}")
-    where = [str(task.test_data or task.train_data)]
-    where += [] if task.split == 1 else ["--split", str(task.split or "none").lower()]
-    words = ["i3dzoo", "evaluate", *map(str, files), "--data", *where, "--protocol", "paper"]
-    say(f"Next: {shlex.join(words)}")
-    for path in files:
-        click.echo(click.format_filename(path))
+    if position.best_top1 >= 0:
+        whole = position.best_epoch == int(position.best_epoch)
+        when = f"epoch {position.best_epoch:g}" if whole else f"step {position.best_step}"
+        say(f"best top-1 {100 * position.best_top1:.2f} % after {when}")
+    if result.bad_videos:
+        say(f"{len(result.bad_videos)} videos cannot be read and were left out; see run.json")
+    say(f"report: {result.folder / 'report.html'}")
+    words = ["i3dzoo", "evaluate", *files, "--data", str(result.test_data)]
+    words += [] if result.split == 1 else ["--split", str(result.split or "none")]
+    say(f"Next: {shlex.join([*words, '--protocol', 'paper'])}")
+    for path in result.files:
+        show(click.format_filename(path))

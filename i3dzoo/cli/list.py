@@ -1,28 +1,26 @@
 """`i3dzoo list`."""
 
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from typing import Any
 
 import click
+from rich.table import Table
 
-from i3dzoo.cli._console import json_option, print_json, say
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from i3dzoo.manifest import Manifest
+from i3dzoo import hub, zoo
+from i3dzoo.cli._console import cell, json_option, print_json, say, show_table, suggest
+from i3dzoo.zoo.manifest import Manifest
 
 
 @click.command()
 @click.option(
-    "--hub", "user", metavar="USER", help="Show a user's repositories on the Hub instead."
+    "--hub", "user", metavar="USER", help="List the repositories of this Hub user instead."
 )
 @json_option
 def command(user: str | None, as_json: bool) -> None:
-    """Show the published checkpoints: stream, classes, metrics, licence, size, what is cached.
+    """List the published checkpoints: stream, classes, metrics, licence, size, cached or not.
 
-    Top-1 and top-5 are percents as they were published; `i3dzoo info NAME` says where. The column
-    `from` is what the network was trained on before, the size that of the download.
+    Top-1 and top-5 are the published percentages; `i3dzoo info NAME` shows the source. The column
+    `from` names the data of the pretraining. The size is that of the download.
 
     \b
     Examples:
@@ -30,8 +28,6 @@ def command(user: str | None, as_json: bool) -> None:
       i3dzoo list --json
       i3dzoo list --hub USER
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo import zoo
-
     if user is not None:
         _list_hub(user, as_json)
         return
@@ -40,14 +36,10 @@ def command(user: str | None, as_json: bool) -> None:
         print_json(rows)
         return
     _print_table(rows)
-    say("\nNow what:")
-    say("  i3dzoo info rgb_scratch")
-    say("  i3dzoo pull rgb_scratch")
+    suggest("i3dzoo info rgb_scratch", "i3dzoo pull rgb_scratch")
 
 
-def _row(model: "Manifest") -> dict[str, Any]:
-    from i3dzoo import zoo
-
+def _row(model: Manifest) -> dict[str, Any]:
     path = zoo.cached_path(model.name)
     metric = model.metrics[0] if model.metrics else None
     return {
@@ -67,24 +59,18 @@ def _row(model: "Manifest") -> dict[str, Any]:
 
 
 def _list_hub(user: str, as_json: bool) -> None:
-    import dataclasses
-
-    from i3dzoo import hub
-
     entries = hub.list_models(user)
     if as_json:
         rows = [dataclasses.asdict(entry) for entry in entries]
         print_json([row | {"updated": row["updated"] and str(row["updated"])} for row in rows])
         return
     if not entries:
-        say(f"{user} has no i3dzoo repository on the Hub, or none that you may see.")
-        say(f"Next: i3dzoo push FILE {user}/NAME")
+        say(f"{user} has no i3dzoo repository on the Hub that you can see.")
+        suggest(f"i3dzoo push FILE {user}/NAME")
         return
-    console, table = _table(
-        "repository", "input", "trained on", "top-1", "on", "licence", "updated"
-    )
+    table = _table("repository", "input", "trained on", "top-1", "on", "licence", "updated")
     for entry in entries:
-        table.add_row(
+        cells = (
             entry.repository + (" (private)" if entry.private else ""),
             entry.stream or "",
             ", ".join(entry.datasets),
@@ -93,33 +79,27 @@ def _list_hub(user: str, as_json: bool) -> None:
             entry.licence or "",
             str(entry.updated or ""),
         )
-    console.print(table)
-    say(f"\nNext: i3dzoo pull {entries[0].repository}")
+        table.add_row(*map(cell, cells))
+    show_table(table)
+    say()
+    suggest(f"i3dzoo pull {entries[0].repository}")
 
 
-def _table(*headings: str) -> "tuple[Console, Table]":
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # a pipe has no width; nothing may be cut off
-    table = Table(box=None, pad_edge=False, collapse_padding=console.width < 100)
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
     for heading in headings:
         numeric = heading in ("top-1", "top-5", "size")
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
-    return console, table
+    return table
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    console, table = _table(
-        "name", "input", "labels", "from", "top-1", "top-5", "licence", "size", "cached"
-    )
+    table = _table("name", "input", "labels", "from", "top-1", "top-5", "licence", "size", "cached")
     for row in rows:
         table.add_row(
             row["name"],
             row["stream"],
-            row["labels"],
+            row["labels"] or "no head",
             row["pretraining"],
             "" if row["top1"] is None else f"{row['top1']:.1f}",
             "" if row["top5"] is None else f"{row['top5']:.1f}",
@@ -128,4 +108,4 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             + f"{row['download_size'] / 1e6:.0f} MB",
             "yes" if row["cached"] else "no",
         )
-    console.print(table)
+    show_table(table)

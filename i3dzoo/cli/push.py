@@ -3,41 +3,67 @@
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from i3dzoo.cli._console import json_option, print_json, say
+from i3dzoo import hub
+from i3dzoo.checkpoints.checkpoint import Checkpoint
+from i3dzoo.checkpoints.head import change_head
+from i3dzoo.checkpoints.labels import check_labels, find_labels
+from i3dzoo.cli._console import is_quiet, json_option, key_option, print_json, say, show, suggest
+from i3dzoo.cli._parameters import LABELS, MODEL
+from i3dzoo.cli.progress import find_model, megabytes
+from i3dzoo.fetch.find import open_checkpoint
+from i3dzoo.hub import Package, Pushed
 
-if TYPE_CHECKING:
-    from i3dzoo.checkpoint import Checkpoint
-    from i3dzoo.hub import Package, Pushed
+_path = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("model", metavar="FILE")
+@click.argument("model", metavar="FILE", type=MODEL)
 @click.argument("repository", metavar="USER/NAME")
-@click.option("--private", is_flag=True, help="Make a private repository.")
-@click.option("--tag", help="Name the commit so, such as v1.")
-@click.option("--message", help="First line of the commit's message.")
-@click.option("--license", "licence", help="SPDX identifier, where FILE does not tell it.")
-@click.option("--labels", help="Names of the classes: hmdb51, or a file with one a line.")
-@click.option("--results", type=click.Path(path_type=Path), help="JSON results, for the card.")
-@click.option("--onnx", type=click.Path(path_type=Path), help="The same network, exported to ONNX.")
-@click.option("--base-model", help="Hub repository that it was trained from.")
-@click.option("--dataset", "datasets", multiple=True, help="That it was trained on; repeatable.")
+@click.option("--private", is_flag=True, help="Create a private repository.")
+@click.option("--tag", help="Tag of the commit, such as v1.")
+@click.option("--message", help="First line of the commit message.")
+@click.option("--license", "licence", help="SPDX identifier, if FILE does not have one.")
+@click.option("--labels", type=LABELS, help="Class names: hmdb51, or a file of names.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    help="Results of `i3dzoo evaluate --results`, for the model card.",
+)
+@click.option(
+    "--onnx",
+    type=click.Path(path_type=Path),
+    help="ONNX export of the same network, to be pushed too.",
+)
+@click.option("--base-model", help="Hub repository of the model it was trained from.")
+@click.option("--dataset", "datasets", multiple=True, help="Dataset it was trained on; can repeat.")
 @click.option("--parent", metavar="COMMIT", help="Push only if the branch is at this commit.")
-@click.option("--dry-run", is_flag=True, help="Show the files and the card and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the files and the model card; send nothing.")
+@key_option("model")
 @json_option
-def command(model: str, repository: str, **options: Any) -> None:
-    """Push a checkpoint (a file of any layout or a zoo name) to the Hugging Face Hub.
+def command(
+    model: str,
+    repository: str,
+    private: bool,
+    tag: str | None,
+    message: str | None,
+    parent: str | None,
+    labels: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **about: Any,
+) -> None:
+    """Push a checkpoint (a file in any layout, or a zoo name) to the Hugging Face Hub.
 
-    The repository gets canonical weights, config.json, preprocessor_config.json, labels.txt,
-    SHA256SUMS and a model card, in one commit. training_curves.png and confusion_matrix.png travel
-    along when they lie beside FILE. Nothing is pushed whose licence or labels are not known.
+    One commit has the canonical weights, config.json, preprocessor_config.json, labels.txt,
+    SHA256SUMS and a model card. training_curves.png and confusion_matrix.png are added if they are
+    in the folder of FILE. The licence and the labels must be known.
 
-    The address of the commit is the last line of standard output. The token is that of
-    `hf auth login` or HF_TOKEN.
+    The URL of the commit is the last line of standard output. The token is that of `hf auth login`,
+    or HF_TOKEN.
 
     \b
     Examples:
@@ -46,49 +72,56 @@ def command(model: str, repository: str, **options: Any) -> None:
       i3dzoo push rgb_scratch USER/i3d-kinetics --private
       i3dzoo push tao.pt USER/i3d-own --labels classes.txt --license Apache-2.0
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo import hub
-    from i3dzoo.checkpoint import read_checkpoint
-    from i3dzoo.loading import find
-
     address = hub.parse(repository)
     if address.file or repository != address.repository:
-        raise click.UsageError(f"{repository}: name USER/NAME; --tag names the revision")
-    source = find(model)
-    checkpoint = _labelled(read_checkpoint(source), options["labels"])
-    facts = ("licence", "results", "onnx", "base_model", "datasets")
-    about = hub.About(repository=repository, **{key: options[key] for key in facts})
+        raise click.UsageError(f"{repository}: expected USER/NAME; use --tag for the revision")
+    _check_name(repository)
+    source = find_model(model)
+    checkpoint = _with_labels(open_checkpoint(source), labels)
+    facts = hub.About(repository=repository, **about)
     with tempfile.TemporaryDirectory() as folder:
-        package = hub.prepare(checkpoint, Path(folder), about, source)
-        del checkpoint  # it holds the source's mapping, as large as the weights
+        package = hub.prepare(checkpoint, Path(folder), facts, source)
+        del checkpoint  # frees the mapped source file
         pushed = None
-        if not options["dry_run"]:
-            _quiet_unless_watched()
-            keys = ("private", "tag", "message", "parent")
-            pushed = hub.push(package, repository, **{key: options[key] for key in keys})
-    if options["as_json"]:
+        if not dry_run:
+            _hide_bars_in_logs()
+            pushed = hub.push(
+                package, repository, private=private, tag=tag, message=message, parent=parent
+            )
+    if as_json:
         print_json(_document(repository, package, pushed))
     else:
         _print(repository, package, pushed)
 
 
-def _quiet_unless_watched() -> None:
-    """Leave the bars of the Hub's client out of log files."""
-    if not sys.stderr.isatty():
+def _check_name(repository: str) -> None:
+    """Apply the Hub's rules for names, which a dry run would not meet otherwise."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id  # nowhere re-exported to mypy
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _hide_bars_in_logs() -> None:
+    """Disable the progress bars of the Hub's client off a terminal, and with --quiet."""
+    if is_quiet() or not sys.stderr.isatty():
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
 
 
-def _labelled(checkpoint: "Checkpoint", labels: str | None) -> "Checkpoint":
+def _with_labels(checkpoint: Checkpoint, labels: str | None) -> Checkpoint:
     if labels is None:
         return checkpoint
-    from i3dzoo.head import change_head
-    from i3dzoo.labels import find_labels
+    names = find_labels(labels)
+    check_labels(labels, names, checkpoint.metadata.num_classes)
+    return change_head(checkpoint, None, names, "keep")
 
-    return change_head(checkpoint, None, find_labels(labels), "keep")
 
-
-def _document(repository: str, package: "Package", pushed: "Pushed | None") -> dict[str, Any]:
+def _document(repository: str, package: Package, pushed: Pushed | None) -> dict[str, Any]:
     return {
         "repository": repository,
         "licence": package.licence,
@@ -103,16 +136,14 @@ def _document(repository: str, package: "Package", pushed: "Pushed | None") -> d
     }
 
 
-def _print(repository: str, package: "Package", pushed: "Pushed | None") -> None:
-    from i3dzoo.cli._progress import megabytes
-
-    show = say if pushed else click.echo
+def _print(repository: str, package: Package, pushed: Pushed | None) -> None:
+    output = say if pushed else show
     for name, size, digest in package.files:
-        show(f"{name:<26} {megabytes(size):>9}  sha256 {digest}")
+        output(f"{name:<26} {megabytes(size):>9}  sha256 {digest}")
     if pushed is None:
-        click.echo(f"\n{package.card}")
-        say(f"Nothing was sent. Next: the same without --dry-run pushes it to {repository}")
+        show(f"\n{package.card}")
+        say(f"Nothing was sent. Run the command without --dry-run to push to {repository}")
         return
     at = f"@{pushed.tag}" if pushed.tag else ""
-    say(f"Next: i3dzoo pull {repository}{at}")
-    click.echo(pushed.url)
+    suggest(f"i3dzoo pull {repository}{at}")
+    show(pushed.url)

@@ -2,47 +2,42 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from i3dzoo.cli._console import json_option, print_json, say
+from i3dzoo.cli._console import json_option, print_json, say, show
 
-if TYPE_CHECKING:
-    from i3dzoo.training.report import RunFolder
+_path = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("folder", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN_DIR", type=_path)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
-    help="Where to.  [default: report.html in RUN_DIR]",
+    type=_path,
+    help="The HTML file to write.  [default: report.html in RUN_DIR]",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Folder of the videos, if they are no longer where they were.",
-)
+@click.option("--data", type=_path, help="The folder of the videos, if it has moved since the run.")
 @click.option(
     "--worst",
     type=click.IntRange(min=0),
     default=12,
     show_default=True,
-    help="How many of the worst predicted videos to show.",
+    help="Number of wrong predictions to show with frames.",
 )
-@click.option("--no-plots", is_flag=True, help="Leave out curves.png and confusion.png.")
+@click.option("--no-plots", is_flag=True, help="Do not write curves.png and confusion.png.")
 @json_option
 def command(
     folder: Path, output: Path | None, data: Path | None, worst: int, no_plots: bool, as_json: bool
 ) -> None:
-    """Make the report of a training run: one HTML file, readable without a network.
+    """Write the report of a training run: one HTML file that works without a network.
 
-    RUN_DIR is what finetune made: run.json, metrics.jsonl and predictions.jsonl. The report shows
-    curves, the confusion matrix, the accuracy of each class, the worst predicted videos with their
-    frames, the recipe, the environment and the commands. An earlier report is replaced. With the
-    extra `plot`, curves.png and confusion.png are written beside it.
+    RUN_DIR is the output folder of finetune, with run.json, metrics.jsonl and predictions.jsonl.
+    The report shows curves, the confusion matrix, the accuracy of each class, the worst
+    predictions with frames, the recipe, the environment and the commands. An earlier report is
+    replaced. Curves, the confusion matrix and the PNG files beside the report need the extra
+    `plot`.
 
     \b
     Examples:
@@ -50,41 +45,26 @@ def command(
       i3dzoo report runs/hmdb51 --data /data/hmdb51 --worst 24
       i3dzoo report runs/hmdb51 -o hmdb51.html --no-plots
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from i3dzoo.training.report import read_folder, write_report
+    from i3dzoo.errors import DependencyError
+    from i3dzoo.report.plots import plot_run
+    from i3dzoo.report.report import write_report
+    from i3dzoo.report.run_folder import read_run_folder
 
-    found = read_folder(folder)
+    run = read_run_folder(folder)
     if data is not None:
-        run = dataclasses.replace(found.run, data=str(data))
-        found = dataclasses.replace(found, run=run)
-    path = write_report(found, output, worst=worst)
-    plots = [] if no_plots else _plots(found, path.parent)
+        run = dataclasses.replace(run, run=run.run.replace(data=str(data)))
+    path = write_report(run, output, worst=worst)
+    plots: list[Path] = []
+    try:
+        plots = [] if no_plots else plot_run(run, path.parent)
+    except DependencyError as error:
+        say(f"the report has no curves and no confusion matrix: {error}")
     if as_json:
-        metrics = found.metrics.to_dict() if found.metrics else None
-        names = [str(plot) for plot in plots]
-        print_json({"report": str(path), "plots": names, "metrics": metrics})
+        metrics = run.metrics.to_dict() if run.metrics else None
+        print_json({"report": str(path), "plots": list(map(str, plots)), "metrics": metrics})
         return
-    if found.metrics is None:
-        say("the run has no predictions: the report shows its curves alone")
-    else:
-        low, high = found.metrics.interval
-        say(
-            f"top-1 {found.metrics.top1:.1%} ({low:.1%} to {high:.1%}), "
-            f"top-5 {found.metrics.top5:.1%}, mean class {found.metrics.mean_class:.1%}, "
-            f"{found.metrics.videos} videos"
-        )
+    say(str(run.metrics or "the run has no predictions: the report shows only its curves"))
     for plot in plots:
         say(f"  {plot}")
-    say("Next: open it in a browser")
-    click.echo(path)
-
-
-def _plots(found: "RunFolder", folder: Path) -> list[Path]:
-    """Write the PNG files, or say which extra they need."""
-    from i3dzoo.errors import DependencyError
-    from i3dzoo.training import report_plots
-
-    try:
-        return report_plots.plot_run(found, folder)
-    except DependencyError as error:
-        say(f"no PNG files: {error}")
-        return []
+    say("Next: open the report in a browser")
+    show(path)

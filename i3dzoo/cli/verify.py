@@ -1,57 +1,67 @@
 """`i3dzoo verify`."""
 
+import dataclasses
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from i3dzoo.cli._console import json_option, print_json, say
+from i3dzoo.cli._console import json_option, key_option, print_json, run_command, say, show
+from i3dzoo.cli._parameters import MODEL
+from i3dzoo.cli.progress import find_model
 
 if TYPE_CHECKING:
-    from i3dzoo.checkpoint import Checkpoint
-    from i3dzoo.compare import OutputDifference, TensorDifference
-    from i3dzoo.metadata import Stream
+    from i3dzoo.checkpoints.metadata import Stream
+    from i3dzoo.verify import OutputDifference
 
-_SHOWN = 12  # tensors that differ, in print
+_MAX_PRINTED = 12  # tensors that differ
+_difference = click.FloatRange(min=0)
+_file = click.Path(path_type=Path, exists=True)
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True)
-@click.option("--against", metavar="OTHER", help="Compare MODELS with this one, tensor by tensor.")
+@click.argument("models", nargs=-1, required=True, type=MODEL)
+@click.option("--against", metavar="OTHER", help="Compare MODELS with this model.")
 @click.option(
     "--atol",
-    type=click.FloatRange(min=0),
+    type=_difference,
     default=0.0,
     show_default=True,
-    help="Largest difference of a tensor's values that passes.",
+    help="Largest difference between tensors that passes.",
 )
 @click.option("--numeric", is_flag=True, help="Run both on the same clip and compare outputs.")
 @click.option(
-    "--clip",
-    type=click.Path(path_type=Path, exists=True),
-    help="Run on the middle of this video instead of seeded noise.",
+    "--clip", type=_file, help="Run on the centre clip of this video instead of seeded noise."
 )
 @click.option(
     "--logits-atol",
-    type=click.FloatRange(min=0),
-    help="Let the outputs decide: the largest difference of logits that passes.",
+    type=_difference,
+    help="Decide by the logits: the largest difference between them that passes.",
 )
 @click.option(
     "--stream",
     type=click.Choice(["rgb", "flow"]),
-    help="The network to check of files that hold two, as joint TAO checkpoints do.",
+    help="The network to check in files that hold two, such as joint TAO checkpoints.",
 )
+@key_option("models")
 @json_option
-def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def command(
+    models: tuple[str, ...],
+    against: str | None,
+    stream: "Stream | None",
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Check MODELS (files, zoo names, Hub repositories): structure, numbers, checksums, identity.
 
-    A zoo name must be the published checkpoint to the last tensor. A file must be sound, and where
-    it carries checksums or says that it is a published checkpoint, it must be true to them. The
-    files of a Hub repository are all hashed again.
+    A zoo name must be the published checkpoint, tensor by tensor. A file must be undamaged; if it
+    has checksums, or its description names a published checkpoint, its tensors must match them.
+    All files of a Hub repository are hashed again.
 
-    With --against, files of any layouts are compared by canonical names and values; the exit code
-    is 1 where a tensor differs by more than --atol. With --logits-atol the outputs decide instead.
+    With --against, tensors are compared by canonical names and values, whatever the layouts. The
+    exit code is 1 if a tensor differs by more than --atol, or with --logits-atol, if the logits do.
 
     \b
     Examples:
@@ -61,102 +71,112 @@ def command(models: tuple[str, ...], as_json: bool, **options: Any) -> None:
       i3dzoo verify joint.ckpt --against flow.pt --stream flow
       i3dzoo verify half.pt --against rgb_scratch --numeric --clip a.mp4 --logits-atol 0.1
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    options["numeric"] |= options["clip"] is not None or options["logits_atol"] is not None
-    if options["against"] is None:
-        if options["numeric"] or options["atol"]:
-            raise click.UsageError("--numeric, --clip and the tolerances compare: add --against")
-        _verify(models, options["stream"], as_json)
-        return
-    documents = [_compare(model, as_json, options) for model in models]
+    if options["clip"] is not None or options["logits_atol"] is not None:
+        options["numeric"] = True
+    if against is None and (options["numeric"] or options["atol"]):
+        raise click.UsageError(
+            "--numeric, --clip, --atol and --logits-atol need a model to compare with: add "
+            "--against"
+        )
+    documents = []
+    for model in models:
+        if against is None:
+            document = _verify(model, stream)
+        else:
+            document = _compare(model, against, stream, **options)
+        documents.append(document)
+        if not as_json:
+            (_print_checks if against is None else _print_differences)(document)
     if as_json:
         print_json(documents)
+    elif against is None:
+        say(f"Next: {run_command('MODEL', documents[-1]['num_classes'])}")
     else:
-        say("Next: i3dzoo identify FILE says which published checkpoint it is.")
-    if not all(document["agrees"] for document in documents):
+        say("Next: i3dzoo identify FILE finds the published checkpoint that it comes from.")
+    if not all(document.get("agrees", True) for document in documents):
         sys.exit(1)
 
 
-def _verify(models: tuple[str, ...], stream: "Stream | None", as_json: bool) -> None:
-    from i3dzoo.loading import find
+def _verify(model: str, stream: "Stream | None") -> dict[str, Any]:
     from i3dzoo.verify import verify
 
-    documents = []
-    for model in models:
-        report = verify(find(model, verify=True), stream)
-        documents.append(report.to_dict())
-        if not as_json:
-            for check in report.checks:
-                click.echo(f"  ok  {check}")
-            click.echo(f"{report.path}: sound")
-    if as_json:
-        print_json(documents)
-    else:
-        say("Next: i3dzoo predict VIDEO --model MODEL")
+    return dataclasses.asdict(verify(find_model(model, verify=True), stream))
 
 
-def _compare(model: str, as_json: bool, options: dict[str, Any]) -> dict[str, Any]:
-    """Compare one model with the other; return the document about the two."""
-    from i3dzoo.checkpoint import read_checkpoint
-    from i3dzoo.compare import compare_tensors, tally
-    from i3dzoo.loading import find
+def _print_checks(document: dict[str, Any]) -> None:
+    for check in document["checks"]:
+        show(f"  ok  {check}")
+    show(f"{document['path']}: verified")
 
-    here, there = find(model), find(options["against"])
-    first, second = (read_checkpoint(file, stream=options["stream"]) for file in (here, there))
-    tensors = compare_tensors(first, second, options["atol"])
-    outputs = _outputs(first, second, options) if options["numeric"] else ()
+
+def _compare(
+    model: str,
+    against: str,
+    stream: "Stream | None",
+    *,
+    atol: float,
+    numeric: bool,
+    clip: Path | None,
+    logits_atol: float | None,
+) -> dict[str, Any]:
+    """Return the JSON document about the differences between two models."""
+    from i3dzoo.fetch.find import open_checkpoint
+    from i3dzoo.verify import compare_outputs, compare_tensors, random_clip
+
+    here, there = find_model(model), find_model(against)
+    first, second = (open_checkpoint(file, stream=stream) for file in (here, there))
+    spec, same_input = first.metadata.input, first.metadata.input == second.metadata.input
+    networks = [str(checkpoint.metadata.variant) for checkpoint in (first, second)]
+    if networks[0] != networks[1]:
+        say(f"The two describe different networks: {networks[0]}, and {networks[1]}")
+    tensors = compare_tensors(first, second, atol)
     agrees = all(tensor.agrees for tensor in tensors)
-    if options["logits_atol"] is not None:
+    outputs: tuple[OutputDifference, ...] = ()
+    if numeric:
+        if first.metadata.stream == second.metadata.stream and not same_input:
+            say(f"The two describe different inputs; both get the input of the first: {spec}")
+        if clip is None:
+            pixels = random_clip(first)
+        else:
+            from i3dzoo.video import centre_clip
+
+            pixels = centre_clip(clip, spec)[None]
+        outputs = compare_outputs(first, second, pixels)
+    if logits_atol is not None:
         largest = outputs[-1].largest
-        agrees = largest is not None and largest <= options["logits_atol"]
-    if not as_json:
-        _print_tensors(tensors)
-        _print_outputs(outputs)
-        click.echo(f"{here} and {there}: {'agree' if agrees else 'differ'}")
+        agrees = largest is not None and largest <= logits_atol
     return {
         "file": str(here),
         "against": str(there),
         "agrees": agrees,
-        "same_input": first.metadata.input == second.metadata.input,
-        "tally": tally(tensors),
-        "tensors": [tensor.to_dict() for tensor in tensors],
-        "outputs": [output.to_dict() for output in outputs],
+        "same_input": same_input,
+        "networks": networks,
+        "tally": dict(Counter(tensor.status for tensor in tensors)),
+        "tensors": [dataclasses.asdict(tensor) for tensor in tensors],
+        "outputs": [dataclasses.asdict(output) for output in outputs],
     }
 
 
-def _outputs(
-    first: "Checkpoint", second: "Checkpoint", options: dict[str, Any]
-) -> "tuple[OutputDifference, ...]":
-    from i3dzoo.compare import compare_outputs, seeded_clip, video_clip
-
-    alike = first.metadata.stream == second.metadata.stream
-    if alike and first.metadata.input != second.metadata.input:
-        say(f"The two describe different inputs; both are fed the first's: {first.metadata.input}")
-    path = options["clip"]
-    clip = video_clip(first, path) if path else seeded_clip(first)
-    return compare_outputs(first, second, clip)
-
-
-def _print_tensors(tensors: "tuple[TensorDifference, ...]") -> None:
-    from i3dzoo.compare import tally
-
-    others = [tensor for tensor in tensors if tensor.status != "same"]
-    for tensor in others[:_SHOWN]:
-        if tensor.largest:
-            click.echo(f"  {tensor.status:<10}  {tensor.name}  by up to {tensor.largest:.3g}")
-        else:
-            kinds = f"{tensor.here or 'nothing'} and {tensor.there or 'nothing'}"
-            click.echo(f"  {tensor.status:<10}  {tensor.name}  {kinds}")
-    if len(others) > _SHOWN:
-        click.echo(f"  and {len(others) - _SHOWN} more; --json lists all")
-    counts = ", ".join(f"{count} {status}" for status, count in tally(tensors).items())
-    click.echo(f"tensors: {counts}")
-
-
-def _print_outputs(outputs: "tuple[OutputDifference, ...]") -> None:
+def _print_differences(document: dict[str, Any]) -> None:
+    different = [tensor for tensor in document["tensors"] if tensor["status"] != "same"]
+    for tensor in different[:_MAX_PRINTED]:
+        how = f"{tensor['here'] or 'nothing'} and {tensor['there'] or 'nothing'}"
+        if tensor["largest"]:
+            how = f"by up to {tensor['largest']:.3g}"
+        show(f"  {tensor['status']:<10}  {tensor['name']}  {how}")
+    if len(different) > _MAX_PRINTED:
+        show(f"  and {len(different) - _MAX_PRINTED} more; --json lists all")
+    tally = document["tally"].items()
+    show(f"tensors: {', '.join(f'{count} {status}' for status, count in tally)}")
+    outputs = document["outputs"]
     for output in outputs:
-        found = "has another shape" if output.largest is None else f"{output.largest:.3g}"
-        click.echo(f"  {output.name:<14} {found:<10} (largest value {output.scale:.3g})")
+        largest = output["largest"]
+        shown = "has another shape" if largest is None else f"{largest:.3g}"
+        show(f"  {output['name']:<14} {shown:<10} (largest value {output['scale']:.3g})")
     if outputs:
-        first = next((output.name for output in outputs if output.largest != 0), None)
-        words = "all the same" if first is None else f"the first that differs is {first}"
-        click.echo(f"outputs: {words}")
+        first = next((output["name"] for output in outputs if output["largest"] != 0), None)
+        show(f"outputs: {'all the same' if first is None else f'{first} differs first'}")
+    verdict = "agree" if document["agrees"] else "differ"
+    if len(set(document["networks"])) > 1:
+        verdict = f"the tensors {verdict}, and the networks differ"
+    show(f"{document['file']} and {document['against']}: {verdict}")

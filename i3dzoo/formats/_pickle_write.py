@@ -1,15 +1,13 @@
-"""The few pickle opcodes that tensors in dicts need, so that writing them imports nothing."""
+"""Encode the few pickle opcodes that dicts of tensors need, without importing their classes."""
 
 from collections.abc import Iterable
-
-__all__ = ["call", "dictionary", "integer", "text", "tuple_of"]
 
 EMPTY_DICT = b"}"
 FALSE, NONE, STOP = b"\x89", b"N", b"."
 
 
 def text(value: str) -> bytes:
-    """Return the opcode that pushes a text."""
+    """Return the opcode that pushes a string."""
     raw = value.encode()
     return b"X" + len(raw).to_bytes(4, "little") + raw
 
@@ -22,12 +20,12 @@ def integer(value: int) -> bytes:
 
 
 def tuple_of(items: Iterable[bytes]) -> bytes:
-    """Return the opcodes that push a tuple of what the items push."""
+    """Return the opcodes that push a tuple of these items."""
     return b"(" + b"".join(items) + b"t"
 
 
 def call(module: str, name: str, *arguments: bytes) -> bytes:
-    """Return the opcodes that push what a function gives for these arguments."""
+    """Return the opcodes that push the result of calling a function with these arguments."""
     return glob(module, name) + tuple_of(arguments) + b"R"
 
 

@@ -1,13 +1,18 @@
-"""TensorFlow checkpoints of format V2 (TensorBundle), read without TensorFlow.
+"""Read TensorFlow checkpoints of format V2 (TensorBundle) without TensorFlow.
 
 `PREFIX.index` is a LevelDB table from tensor name to a BundleEntryProto; `PREFIX.data-*-of-*` are
-the raw tensors. Every block of the index and every tensor carries a masked CRC32C; all are checked.
-Sources: tensorflow/core/util/tensor_bundle, tensorflow/core/lib/io/format.cc,
-tensorflow/core/protobuf/tensor_bundle.proto.
+the raw tensors. Every block of the index and every tensor has a masked CRC32C; all are checked.
+Blocks are plain or compressed with Snappy, as in TF-Hub's modules; TensorFlow knows no other.
+TensorFlow 2 names a tensor by its path through Python objects, such as
+`layer_with_weights-0/kernel/.ATTRIBUTES/VARIABLE_VALUE`; the entry `_CHECKPOINTABLE_OBJECT_GRAPH`
+has the name of each variable. Sources: tensorflow/core/util/tensor_bundle,
+tensorflow/core/lib/io/format.cc, and in tensorflow/core/protobuf tensor_bundle.proto and
+trackable_object_graph.proto.
 """
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,56 +22,53 @@ import google_crc32c
 import numpy as np
 
 from i3dzoo.arrays import Array, bfloat16
-from i3dzoo.checksums import crc32c, mask
-from i3dzoo.errors import ChecksumError, FormatError, MissingFileError
-from i3dzoo.formats import object_graph
-from i3dzoo.formats._protobuf import TruncatedError, fields, varint
-from i3dzoo.formats.container import MAX_NAME, MAX_TENSORS, Container, is_shape
-
-__all__ = ["BundleEntry", "index_path", "read", "read_index"]
+from i3dzoo.digests import crc32c, mask
+from i3dzoo.errors import FormatError, MissingFileError, UnsafeFileError
+from i3dzoo.formats._protobuf import Decoder, TruncatedError, varint, varints
+from i3dzoo.formats.container import Container, check_crc, is_shape, mapped
+from i3dzoo.formats.limits import MAX_AXES, MAX_INDEX, MAX_NAME, MAX_TENSORS
 
 MAGIC: Final = 0xDB4775248B80FB57
 FOOTER: Final = 48
-_TRAILER: Final = 5  # a block's compression type and masked CRC
+_TRAILER: Final = 5  # compression type and masked CRC of a block
+_SNAPPY: Final = 1
 _STRING: Final = 7
 # DataType of tensorflow/core/framework/types.proto
 _DTYPES: Final = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 6: "i1", 9: "<i8", 10: "u1", 19: "<f2"}
 _BFLOAT16: Final = 14
+_GRAPH: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_SUFFIX: Final = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 @dataclass(frozen=True)
 class BundleEntry:
-    """Where one tensor lies.
+    """Where a tensor is stored: offset and size in bytes, in the data file of number `shard`."""
 
-    Attributes:
-        dtype: A TensorFlow DataType number.
-        shape: The tensor's.
-        shard: Number of the data file.
-        offset: First byte in it.
-        size: Bytes.
-        crc: Masked CRC32C of the bytes.
-    """
-
-    dtype: int
+    dtype: int  # a DataType of TensorFlow
     shape: tuple[int, ...]
     shard: int
     offset: int
     size: int
-    crc: int
+    crc: int  # masked CRC32C
 
 
 def index_path(path: Path) -> Path | None:
-    """Return the index of the bundle that a path means, or None if it means none.
+    """Return the index of the checkpoint at a path, or None if it is not a TensorFlow checkpoint.
 
-    A bundle may be named by its index, by one of its data files, by the prefix that TensorFlow
-    uses, or by a folder that holds just one (as a SavedModel's or TF-Hub module's does).
+    The path is the index, a data file, the prefix that TensorFlow uses, or a folder with exactly
+    one checkpoint, such as a SavedModel or TF-Hub module, or its `saved_model.pb`.
+
+    Raises:
+        FormatError: The folder holds several checkpoints.
     """
+    if path.name == "saved_model.pb":
+        path = path.parent
     if path.is_dir():
-        found = sorted(path.glob("*.index")) or sorted(path.glob("variables/*.index"))
-        if len(found) > 1:
-            names = ", ".join(file.name for file in found)
-            raise FormatError(f"{path}: holds several checkpoints ({names}); name one of them")
-        return found[0] if found else None
+        indexes = sorted(path.glob("*.index")) or sorted(path.glob("variables/*.index"))
+        if len(indexes) > 1:
+            names = ", ".join(file.name for file in indexes)
+            raise FormatError(f"{path}: holds several checkpoints ({names}); give one of them")
+        return indexes[0] if indexes else None
     if path.suffix == ".index":
         return path
     shard = re.fullmatch(r"(.+)\.data-\d{5}-of-\d{5}", path.name)
@@ -76,175 +78,208 @@ def index_path(path: Path) -> Path | None:
 
 
 def read(path: Path) -> Container:
-    """Read a bundle, every block and tensor checked; arrays are views of the mapped data files.
+    """Read a checkpoint by its index; arrays are views of the mapped data files."""
+    shards, entries = read_index(path)
+    data = [_map(path, number, shards) for number in range(shards)]
+    tensors = {name: _tensor(path, name, entry, data) for name, entry in entries.items()}
+    graph = tensors.pop(_GRAPH, None)
+    if graph is not None:  # of TensorFlow 2
+        names = _variable_names(graph.data, list(tensors))
+        tensors = {names[key]: array for key, array in tensors.items()}
+    return Container("tensorflow", path, tensors, checked=True)
 
-    Args:
-        path: The index, a data file, the prefix, or a folder that holds one bundle.
 
-    Raises:
-        FormatError: The index or a data file is truncated or not of this format.
-        ChecksumError: A block or a tensor does not match its CRC32C.
-        MissingFileError: The index or a data file is missing.
+def _variable_names(raw: memoryview, keys: list[str]) -> dict[str, str]:
+    """Return the variable name for each key of a checkpoint, or the key if no unique name exists.
+
+    `raw` is the graph in the data file: length, masked CRC32C of the length, message.
     """
-    index = index_path(path)
-    if index is None:
-        raise FormatError(f"{path}: is no TensorFlow checkpoint; name its .index file")
-    shards, entries = read_index(index)
-    data = [_map(index, number, shards) for number in range(shards)]
-    tensors = {name: _tensor(index, name, entry, data) for name, entry in entries.items()}
-    return Container("tensorflow", index, _renamed(index, tensors), checked=True)
-
-
-def _renamed(index: Path, tensors: dict[str, Array]) -> dict[str, Array]:
-    """Give the tensors of a TensorFlow 2 checkpoint the names of their variables."""
-    graph = tensors.pop(object_graph.KEY, None)
-    if graph is None:
-        return tensors
     try:
-        names = object_graph.variable_names(graph.data, list(tensors))
-    except ValueError as error:
-        raise FormatError(f"{index}: its object graph is corrupt: {error}") from error
-    return {names[key]: array for key, array in tensors.items()}
+        length, at = varint(raw, 0)
+        at += 4
+        if at + length != len(raw):
+            raise TruncatedError("the object graph has a wrong length")
+        decoder = Decoder()
+        nodes = decoder.parts(raw[at:], 1)
+        attributes = (part for node in nodes for part in decoder.parts(node, 2))
+        full = {}
+        for attribute in attributes:
+            name, key = decoder.texts(attribute, 2, 3)
+            full[key] = name
+    except IndexError as error:
+        raise TruncatedError("the object graph is truncated") from error
+    names = {key: full.get(key) or key.removesuffix(_SUFFIX) for key in keys}
+    taken = Counter(names.values())
+    return {key: name if taken[name] == 1 else key for key, name in names.items()}
 
 
 def read_index(path: Path) -> tuple[int, dict[str, BundleEntry]]:
-    """Read an index: the number of data files, and every tensor's entry by name."""
+    """Return the number of data files, and the entries by tensor name."""
     try:
-        content = path.read_bytes()
+        content = mapped(path).data
     except FileNotFoundError as error:
         raise MissingFileError(
-            f"{path}: is missing; a TensorFlow checkpoint is this file and its .data files"
+            f"{path}: is missing; a TensorFlow checkpoint consists of this file and its .data files"
         ) from error
+    if len(content) > MAX_INDEX:
+        raise FormatError(
+            f"{path}: has {len(content)} bytes; expected at most {MAX_INDEX}: the index of I3D has "
+            "20,000"
+        )
     try:
-        pairs = dict(_limited(path, _table(path, content)))
-        shards = _header(path, pairs.pop(b"", None))
-        entries = {
-            key.decode("utf-8"): _entry(path, key.decode("utf-8"), value, shards)
-            for key, value in pairs.items()
+        decoder = Decoder()
+        pairs = dict(limited(path, Table(path, bytes(content)).pairs()))
+        shards = _header(path, decoder, pairs.pop(b"", None))
+        named = {key.decode("utf-8"): value for key, value in pairs.items()}
+        return shards, {
+            name: _entry(path, decoder, name, value, shards) for name, value in named.items()
         }
     except (IndexError, UnicodeDecodeError, TruncatedError) as error:
         raise FormatError(
-            f"{path}: is truncated or corrupt: its table cannot be read; fetch it again"
+            f"{path}: is truncated or corrupt: its table cannot be read; download it again"
         ) from error
-    return shards, entries
 
 
-def _table(path: Path, content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    footer = content[-FOOTER:]
-    if len(footer) < FOOTER or int.from_bytes(footer[-8:], "little") != MAGIC:
-        raise FormatError(
-            f"{path}: is truncated or no TensorFlow index: its last 8 bytes are not the table magic"
-        )
-    meta_offset, at = varint(footer, 0)
-    meta_size, at = varint(footer, at)
-    offset, at = varint(footer, at)
-    size, at = varint(footer, at)
-    # nothing follows the handles, and the block of meta data is empty; damage there is damage too
-    if any(footer[at:-8]) or any(_block(path, content, meta_offset, meta_size)):
-        raise FormatError(f"{path}: is corrupt: its footer is not as TensorFlow writes it")
-    for _, handle in _limited(path, _block(path, content, offset, size)):
-        offset, at = varint(handle, 0)
-        size, at = varint(handle, at)
-        yield from _block(path, content, offset, size)
-
-
-def _limited(path: Path, pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+def limited(path: Path, pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield pairs of a table, and refuse more than MAX_TENSORS."""
     for number, pair in enumerate(pairs):
         if number > MAX_TENSORS:
-            raise FormatError(f"{path}: lists more than {MAX_TENSORS} tensors, as no I3D does")
+            raise FormatError(f"{path}: has more than {MAX_TENSORS} tensors; I3D has 287")
         yield pair
 
 
-def _block(path: Path, content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    end = offset + size
-    if end + _TRAILER > len(content) - FOOTER:
-        raise FormatError(f"{path}: is truncated: a block ends at {end} of {len(content)} bytes")
-    body = content[offset : end + 1]
-    stored = int.from_bytes(content[end + 1 : end + _TRAILER], "little")
-    found = mask(google_crc32c.value(body))
-    if stored != found:
-        raise ChecksumError(
-            f"{path}: the block at byte {offset} has CRC32C {found:08x}, expected {stored:08x}; "
-            "the file is corrupt, fetch it again"
-        )
-    if body[-1] != 0:
-        raise FormatError(
-            f"{path}: the block at byte {offset} is compressed (type {body[-1]}); i3dzoo reads "
-            "uncompressed indexes, as TensorFlow writes them: save the checkpoint again"
-        )
-    restarts = int.from_bytes(body[-5:-1], "little")
-    limit = size - 4 * (restarts + 1)
-    key, at = b"", 0
-    while at < limit:
-        shared, at = varint(body, at)
-        unshared, at = varint(body, at)
-        length, at = varint(body, at)
-        if shared > len(key) or at + unshared + length > limit:
-            raise TruncatedError
-        if shared + unshared > MAX_NAME:
-            raise FormatError(f"{path}: names a tensor by more than {MAX_NAME} characters")
-        key = key[:shared] + body[at : at + unshared]
-        at += unshared
-        yield key, body[at : at + length]
-        at += length
+class Table:
+    """A LevelDB table. Its blocks are decompressed to at most `room` bytes in all."""
+
+    def __init__(self, path: Path, content: bytes | memoryview, room: int = MAX_INDEX) -> None:
+        self.path = path
+        self.content = content
+        self.limit = self.room = room
+
+    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield keys and values in the order of the table."""
+        footer = self.content[-FOOTER:]
+        if len(footer) < FOOTER or int.from_bytes(footer[-8:], "little") != MAGIC:
+            raise FormatError(
+                f"{self.path}: is truncated or not a TensorFlow index: it does not end in the "
+                "table magic"
+            )
+        (meta_offset, meta_size, offset, size), at = varints(footer, 4)
+        # zeros follow the handles, and the metadata block is empty; anything else is damage
+        if any(footer[at:-8]) or any(self._pairs(meta_offset, meta_size)):
+            raise FormatError(
+                f"{self.path}: is corrupt: its footer differs from what TensorFlow writes"
+            )
+        for _, handle in limited(self.path, self._pairs(offset, size)):
+            (offset, size), _ = varints(handle, 2)
+            yield from self._pairs(offset, size)
+
+    def _pairs(self, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys and values of a block, whose keys share prefixes."""
+        body = self._block(offset, size)
+        restarts = int.from_bytes(body[-4:], "little")
+        limit = len(body) - 4 * (restarts + 1)
+        key, at = b"", 0
+        while at < limit:
+            (shared, unshared, length), at = varints(body, 3, at)
+            if shared > len(key) or at + unshared + length > limit:
+                raise TruncatedError
+            if shared + unshared > MAX_NAME:
+                raise FormatError(
+                    f"{self.path}: a tensor has a name of more than {MAX_NAME} characters"
+                )
+            key = key[:shared] + body[at : at + unshared]
+            at += unshared
+            yield key, body[at : at + length]
+            at += length
+
+    def _block(self, offset: int, size: int) -> bytes:
+        end, content = offset + size, self.content
+        if end + _TRAILER > len(content) - FOOTER:
+            raise FormatError(
+                f"{self.path}: is truncated: a block ends at {end} of {len(content)} bytes"
+            )
+        stored = int.from_bytes(content[end + 1 : end + _TRAILER], "little")
+        block = bytes(content[offset : end + 1])
+        actual = mask(google_crc32c.value(block))
+        check_crc(self.path, f"the block at byte {offset}", actual, stored)
+        body, kind = block[:-1], block[-1]
+        length = varint(body, 0)[0] if kind == _SNAPPY else size
+        self.room -= length
+        if self.room < 0:
+            raise UnsafeFileError(
+                f"{self.path}: the block at byte {offset} unpacks to {length} bytes; expected at "
+                f"most {self.limit} bytes in all"
+            )
+        if kind == _SNAPPY:
+            return self._unpack(body)
+        if kind != 0:
+            raise FormatError(
+                f"{self.path}: the block at byte {offset} has compression type {kind}; expected 0 "
+                "(none) or 1 (Snappy)"
+            )
+        return body
+
+    def _unpack(self, body: bytes) -> bytes:
+        import cramjam  # only TF-Hub's modules need it
+
+        try:
+            return bytes(cramjam.snappy.decompress_raw(body))
+        except cramjam.DecompressionError as error:
+            raise FormatError(
+                f"{self.path}: a block is truncated or corrupt: {error}; download it again"
+            ) from error
 
 
-def _header(path: Path, message: bytes | None) -> int:
+def _header(path: Path, decoder: Decoder, message: bytes | None) -> int:
     if message is None:
-        raise FormatError(f"{path}: has no bundle header; it is no TensorFlow checkpoint index")
-    header = dict(fields(message))
-    if header.get(2, 0) != 0:
+        raise FormatError(
+            f"{path}: has no bundle header; it is not the index of a TensorFlow checkpoint"
+        )
+    shards, big_endian = decoder.integers(message, 1, 2)
+    if big_endian:
         raise FormatError(f"{path}: holds big-endian tensors; i3dzoo reads little-endian ones")
-    shards = header.get(1, 1)
-    if not isinstance(shards, int) or not 1 <= shards <= MAX_TENSORS:
-        raise FormatError(f"{path}: claims {shards!r} data files")
+    if not 1 <= shards <= MAX_TENSORS:
+        raise FormatError(f"{path}: claims {shards} data files; expected 1 to {MAX_TENSORS}")
     return shards
 
 
-def _entry(path: Path, name: str, message: bytes, shards: int) -> BundleEntry:
-    numbers: dict[int, int] = {}
+def _entry(path: Path, decoder: Decoder, name: str, message: bytes, shards: int) -> BundleEntry:
+    numbers = dict.fromkeys((1, 3, 4, 5, 6), 0)
     shape: list[int] = []
-    for number, value in fields(message):
+    for number, value in decoder.fields(message):
         if number == 7:
             raise FormatError(
                 f"{path}: {name} is a partitioned variable; save the checkpoint without partitions"
             )
-        if isinstance(value, int):
+        if number in numbers and isinstance(value, int):
             numbers[number] = value
-        elif number == 2:
-            dims = [dim for field, dim in fields(value) if field == 2 and not isinstance(dim, int)]
-            for dim in dims:
-                size = dict(fields(dim)).get(1, 0)
-                shape.append(size if isinstance(size, int) else -1)
+        elif number == 2 and not isinstance(value, int):
+            for dimension in decoder.parts(value, 2):
+                shape += decoder.integers(dimension, 1)
+                if len(shape) > MAX_AXES:
+                    raise FormatError(f"{path}: {name} has more than {MAX_AXES} axes")
     if not is_shape(shape):
         raise FormatError(f"{path}: {name} has an impossible shape")
-    entry = BundleEntry(
-        dtype=numbers.get(1, 0),
-        shape=tuple(shape),
-        shard=numbers.get(3, 0),
-        offset=numbers.get(4, 0),
-        size=numbers.get(5, 0),
-        crc=numbers.get(6, 0),
-    )
+    dtype, shard, offset, size, crc = numbers.values()
+    entry = BundleEntry(dtype, tuple(shape), shard, offset, size, crc)
     if entry.shard >= shards:
-        raise FormatError(f"{path}: {name} lies in data file {entry.shard} of {shards}")
+        raise FormatError(f"{path}: {name} is in data file {entry.shard} of {shards}")
     return entry
 
 
 def _map(index: Path, number: int, shards: int) -> Array:
     path = index.with_name(f"{index.stem}.data-{number:05d}-of-{shards:05d}")
     try:
-        if path.stat().st_size == 0:
-            return np.empty(0, "u1")
-        return np.memmap(path, "u1", "r")
+        return mapped(path)
     except FileNotFoundError as error:
         raise MissingFileError(
-            f"{path}: is missing; {index.name} says the checkpoint has {shards} data file(s)"
+            f"{path}: is missing; by {index.name} the checkpoint has {shards} data file(s)"
         ) from error
 
 
 def numpy_dtype(number: int) -> np.dtype[Any] | None:
-    """Return the dtype of a TensorFlow DataType number, or None for those i3dzoo does not read."""
+    """Return the dtype of a TensorFlow DataType number, or None if it is not supported."""
     if number == _BFLOAT16:
         return bfloat16()
     return np.dtype(_DTYPES[number]) if number in _DTYPES else None
@@ -255,23 +290,20 @@ def _tensor(index: Path, name: str, entry: BundleEntry, data: list[Array]) -> Ar
     if entry.offset + entry.size > shard.size:
         raise FormatError(
             f"{index}: {name} ends at byte {entry.offset + entry.size} of its data file, which has "
-            f"{shard.size}; the data file is truncated, fetch it again"
+            f"{shard.size}; the data file is truncated: download it again"
         )
     raw = shard[entry.offset : entry.offset + entry.size]
     if entry.dtype == _STRING:
-        return raw  # TensorFlow's object graph; its CRC covers lengths that are not stored
+        return raw  # the object graph; its CRC covers lengths that are not stored
     dtype = numpy_dtype(entry.dtype)
     if dtype is None:
-        raise FormatError(f"{index}: {name} has TensorFlow data type {entry.dtype}, not a number")
+        raise FormatError(
+            f"{index}: {name} has TensorFlow data type {entry.dtype}; expected a type of numbers"
+        )
     expected = math.prod(entry.shape) * dtype.itemsize
     if entry.size != expected:
         raise FormatError(
-            f"{index}: {name} of shape {entry.shape} takes {entry.size} bytes; expected {expected}"
+            f"{index}: {name} of shape {entry.shape} has {entry.size} bytes; expected {expected}"
         )
-    found = mask(crc32c(raw))
-    if found != entry.crc:
-        raise ChecksumError(
-            f"{index}: {name} has CRC32C {found:08x}, expected {entry.crc:08x}; "
-            "the data file is corrupt, fetch it again"
-        )
+    check_crc(index, name, mask(crc32c(raw)), entry.crc)
     return np.ndarray(entry.shape, dtype, buffer=raw)

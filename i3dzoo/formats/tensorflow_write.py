@@ -1,7 +1,7 @@
-"""TensorFlow checkpoints of format V2 (TensorBundle), written without TensorFlow.
+"""Write TensorFlow checkpoints of format V2 (TensorBundle) without TensorFlow.
 
-Tensors lie in one data file in the order of their names, as TensorFlow's own writer leaves them;
-the index is one block of a LevelDB table. Sources: tensorflow/core/util/tensor_bundle,
+As in files that TensorFlow writes, one data file holds the tensors in the order of their names. The
+index is one block of a LevelDB table. Sources: tensorflow/core/util/tensor_bundle,
 tensorflow/core/lib/io/block_builder.cc and table_builder.cc.
 """
 
@@ -11,43 +11,29 @@ from typing import Final
 
 import google_crc32c
 
-from i3dzoo._files import atomic_write
 from i3dzoo.arrays import Array, Tensors, flat_bytes
-from i3dzoo.checksums import crc32c, mask
+from i3dzoo.digests import crc32c, mask
 from i3dzoo.errors import OutputError
+from i3dzoo.files import atomic_write
 from i3dzoo.formats._protobuf import encode_bytes, encode_varint
 from i3dzoo.formats.tensorflow_bundle import FOOTER, MAGIC, numpy_dtype
 
-__all__ = ["outputs", "write"]
-
 _HEADER: Final = b"\x08\x01\x1a\x02\x08\x01"  # one data file, little-endian, version 1
-_RESTART: Final = 16  # every so many entries a key is written whole
+_RESTART: Final = 16  # every 16th key is written whole
 _FIXED32_CRC: Final = b"\x35"  # the tag of field 6
 
 
 def outputs(path: Path) -> tuple[Path, ...]:
-    """Return the files that a checkpoint written to `path` consists of, the index first.
-
-    Args:
-        path: The index, `PREFIX.index`, or the prefix.
-    """
+    """Return the files of a checkpoint that is written to an index or prefix, the index first."""
     prefix = path.name.removesuffix(".index")
     names = (f"{prefix}.index", f"{prefix}.data-00000-of-00001")
     return tuple(path.with_name(name) for name in names)
 
 
 def write(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:  # noqa: ARG001
-    """Write a checkpoint, one tensor at a time: the data file, and the index only after it.
+    """Write a checkpoint, one tensor at a time: first the data file, then the index.
 
-    Whoever looks meanwhile finds no index, or an old one whose checksums do not fit.
-
-    Args:
-        path: The index or the prefix.
-        tensors: Arrays by name.
-        metadata: Not written: the format has no place for it.
-
-    Raises:
-        OutputError: A file cannot be written, or a dtype is none of TensorFlow's.
+    In the meantime there is no index, or an old one whose checksums do not match.
     """
     index, data = outputs(path)
     pairs = [(b"", _HEADER)]
@@ -65,12 +51,9 @@ def write(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:  #
 
 
 def _entry(path: Path, name: str, array: Array, offset: int) -> bytes:
-    """Return a BundleEntryProto but its CRC; zeros are left out, as protocol buffers do."""
-    for number in range(1, 20):
-        dtype = numpy_dtype(number)
-        if dtype is not None and dtype == array.dtype:
-            break
-    else:
+    """Return a BundleEntryProto without its CRC; zeros are omitted, as in protocol buffers."""
+    number = next((n for n in range(1, 20) if numpy_dtype(n) == array.dtype), 0)
+    if not number:
         raise OutputError(f"{path}: {name} has dtype {array.dtype}, which TensorFlow does not have")
     shape = b""
     for size in array.shape:
@@ -89,7 +72,7 @@ def _table(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     meta = _stored(_block([]))
     last = pairs[-1][0]
     handle = _handle(0, entries)
-    # the shortest key that is not before the last one: its first byte, one higher
+    # the shortest key after the last one: its first byte plus one
     successor = bytes([last[0] + 1]) if last and last[0] < 0xFF else last
     index = _stored(_block([(successor, handle)]))
     footer = _handle(len(entries), meta) + _handle(len(entries) + len(meta), index)
@@ -121,6 +104,6 @@ def _block(pairs: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _stored(block: bytes) -> bytes:
-    """Return a block with its trailer: no compression, and the masked CRC."""
+    """Return a block with its trailer: compression type 0 and the masked CRC."""
     body = block + b"\0"
     return body + mask(google_crc32c.value(body)).to_bytes(4, "little")

@@ -1,31 +1,31 @@
-"""PyTorch files, read without PyTorch: state dicts, training checkpoints, models, TorchScript.
+"""Read PyTorch files without PyTorch: state dicts, training checkpoints, models and TorchScript.
 
-Both of PyTorch's containers are read: the zip archive of today and the run of pickles that versions
-before 1.6 wrote. Their pickles are decoded, never run, so that a model or a TorchScript archive,
-which `torch.load` would have to run, gives its parameters like any state dict. Sources:
-torch/serialization.py, torch/_utils.py, torch/csrc/jit/serialization/pickler.cpp.
+Both containers are read: the zip archive, and the sequence of pickles that versions before 1.6
+write. Pickles are decoded, never executed, so the parameters of a pickled model or a TorchScript
+archive are read like those of a state dict. Sources: torch/serialization.py, torch/_utils.py,
+torch/csrc/jit/serialization/pickler.cpp.
 """
 
+import contextlib
 import io
 import itertools
 import mmap
-import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from i3dzoo.arrays import Array, bfloat16
-from i3dzoo.errors import ChecksumError, FormatError, UnsafeFileError
-from i3dzoo.formats import keras_hdf5
+from i3dzoo.errors import FormatError, UnsafeFileError
+from i3dzoo.formats import flax_pickle, keras
 from i3dzoo.formats._pickle_machine import Global, Opaque, load
-from i3dzoo.formats.container import MAX_NAME, MAX_TENSORS, Container, is_shape
-
-__all__ = ["STORAGES", "read"]
+from i3dzoo.formats._state_dicts import USUAL, Tensor, find_states, is_tensor, usual
+from i3dzoo.formats.container import Container, by_name, is_shape, mapped
+from i3dzoo.formats.limits import MAX_HEADER, MAX_NAME, MAX_PICKLE, MAX_REPEATED, MAX_TENSORS
+from i3dzoo.formats.zip_archive import ZipArchive
+from i3dzoo.text import shorten
 
 STORAGES: Final = {
     "FloatStorage": "<f4",
@@ -39,36 +39,19 @@ STORAGES: Final = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
-_STATE_DICTS: Final = ("state_dict", "model_state_dict", "model", "net")
 _KERAS: Final = "model.weights.h5"  # in the .keras files of Keras 3
 _MAX_DEPTH: Final = 20
-_MAX_ATTRIBUTES: Final = 10 * MAX_TENSORS  # of modules; most are no tensors
-_MAX_REPEATED: Final = 64 << 20  # bytes that expanded tensors have beyond their storages
+_MAX_ATTRIBUTES: Final = 10 * MAX_TENSORS  # of modules; most are not tensors
 _MAGIC: Final = 0x1950A86A20F9469CFC6C
-_ZIP_HEADER: Final = 30
 
 
 @dataclass(frozen=True)
 class _Storage:
-    """A run of numbers in the file, and its name there."""
+    """A contiguous array of numbers in the file, and its key."""
 
     key: str
     dtype: np.dtype[Any]
     shift: int = 0
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """A window on a storage: offset and strides count elements."""
-
-    storage: Any
-    offset: Any
-    shape: Any
-    strides: Any
-
-
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    return _Tensor(storage, offset, shape, strides)
 
 
 def _first(value: Any = None, *_: Any) -> Any:
@@ -79,13 +62,13 @@ def _ordered_dict(items: Any = (), *_: Any) -> dict[Any, Any]:
     if not isinstance(items, list):
         return {}
     pairs = items.copy()
-    items.clear()  # or a list that stands once could fill a thousand dicts
+    items.clear()  # otherwise one list could fill thousands of dicts
     return dict(pairs) if all(isinstance(pair[0], str) for pair in pairs) else {}
 
 
 _MAKERS: Final[dict[str, Callable[..., Any]]] = {
-    "torch._utils._rebuild_tensor": _rebuild_tensor,
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_tensor": Tensor,
+    "torch._utils._rebuild_tensor_v2": lambda *arguments: Tensor(*arguments[:4]),
     "torch._utils._rebuild_parameter": _first,
     "torch._utils._rebuild_parameter_with_state": _first,
     "torch.nn.parameter.Parameter": _first,
@@ -94,15 +77,17 @@ _MAKERS: Final[dict[str, Callable[..., Any]]] = {
 }
 
 
+def _makers(size: int) -> dict[str, Callable[..., Any]]:
+    return {**_MAKERS, **flax_pickle.array_makers(size)}
+
+
 def _storage(persistent: Any) -> Any:
-    """Make a storage of a persistent id: ("storage", type, key, device, size[, view])."""
-    if not isinstance(persistent, tuple):
-        raise TypeError("it refers to something that is no storage")
-    kind, storage_type, key = persistent[:3]
+    """Return the storage of a persistent id: ("storage", type, key, device, size[, view])."""
+    kind, storage_type, key = persistent[:3] if isinstance(persistent, tuple) else [None] * 3
     if kind == "module" and isinstance(storage_type, Global):
-        return storage_type  # a class, which older files carry with its source code
+        return storage_type  # a class, which older files store with its source code
     if kind != "storage" or not isinstance(storage_type, Global) or not isinstance(key, str):
-        raise ValueError("it refers to something that is no storage")
+        raise ValueError("it refers to something that is not a storage")
     name = storage_type.name.rpartition(".")[2]
     if name not in STORAGES:
         return Opaque(storage_type.name)
@@ -112,118 +97,107 @@ def _storage(persistent: Any) -> Any:
 
 
 def read(path: Path) -> Container:
-    """Read the tensors of a state dict, or of the model or checkpoint that holds one.
-
-    Raises:
-        UnsafeFileError: What should be tensors would take code to make, or the file unpacks to more
-            than its size.
-        ChecksumError: A part of an archive does not match its CRC32.
-        FormatError: It is truncated, corrupt, encrypted, or holds no state dict.
-    """
+    """Read the tensors of a state dict, or of a model or checkpoint that contains one."""
     try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"PK"
-            file.seek(0)
-            if not zipped:
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    return _read_legacy(path, data)
-        return _read_archive(path)
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _read_archive(path) if data[:2] == b"PK" else _read_legacy(path, data)
     except (FormatError, OSError):
         raise
-    except Exception as error:  # zipfile has no error of its own for every kind of damage
+    except Exception as error:  # zipfile raises many kinds of errors for damaged files
         raise FormatError(
             f"{path}: is truncated or corrupt: {error or type(error).__name__}"
         ) from error
 
 
 def _read_archive(path: Path) -> Container:
-    data: Array = np.memmap(path, "u1", "r")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # zipfile's, about names that stand twice
-        archive = zipfile.ZipFile(path)
-    with archive:
-        members = {member.filename: member for member in archive.infolist()}
-    roots = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+    archive = ZipArchive(path)
+    roots = [name for name in archive.names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(roots) != 1:
-        if _KERAS in members:
-            _check_sizes(path, data.size, {_KERAS: members[_KERAS]})
-            return keras_hdf5.read(path, _member(path, data, members[_KERAS]))
+        if _KERAS in archive.names:
+            start, end = archive.spans(_KERAS.__eq__)[_KERAS]
+            return keras.read(path, (start, end - start))
+        if any(name.endswith("archive_format") for name in archive.names):
+            raise FormatError(
+                f"{path}: is an archive of torch.export, whose weights are not read; convert the "
+                "checkpoint that it was exported from, or its TorchScript export"
+            )
         raise FormatError(
-            f"{path}: is a zip archive, but neither PyTorch's (no data.pkl) nor that of Keras (no "
-            f"{_KERAS}); name a file that torch.save or Keras wrote"
+            f"{path}: is a zip archive, but not of PyTorch (no data.pkl) or Keras (no {_KERAS}); "
+            "give a file that torch.save or Keras wrote"
         )
     prefix = roots[0].removesuffix("data.pkl")
-    wanted = {
-        name.removeprefix(prefix): member
-        for name, member in members.items()
-        if name.startswith((f"{prefix}data.pkl", f"{prefix}data/", f"{prefix}byteorder"))
-    }
-    _check_sizes(path, data.size, wanted)
-    parts = {name: _member(path, data, member) for name, member in wanted.items()}
-    root = load(path, io.BytesIO(parts["data.pkl"].tobytes()), _MAKERS, _storage)
-    if bytes(parts.get("byteorder", b"little")) != b"little":
-        raise FormatError(f"{path}: holds big-endian tensors; i3dzoo reads little-endian ones")
-    scripted = any(name.startswith(f"{prefix}code/") for name in members)
-    storages = {name.removeprefix("data/"): raw for name, raw in parts.items()}
-    return _container(path, "torchscript" if scripted else "torch", root, storages, checked=True)
+    root, storages = read_root(archive, prefix)
+    kind = "torchscript" if any(n.startswith(f"{prefix}code/") for n in archive.names) else "torch"
+    container = _container(path, kind, root, storages, checked=True)
+    return replace(container, metadata=_extra_files(archive, f"{prefix}extra/"))
 
 
-def _check_sizes(path: Path, size: int, members: Mapping[str, zipfile.ZipInfo]) -> None:
-    for member in members.values():
-        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            raise UnsafeFileError(
-                f"{path}: {member.filename} unpacks to {member.file_size} bytes from "
-                f"{member.compress_size}; tensors are stored as they are: save it again with "
-                "torch.save or Keras"
+def _extra_files(archive: ZipArchive, prefix: str) -> dict[str, str]:
+    """Return the extra files of a TorchScript archive that are texts, by name."""
+    texts: dict[str, str] = {}
+    room = MAX_HEADER
+    for name, (start, end) in archive.spans(lambda name: name.startswith(prefix)).items():
+        room -= end - start
+        if room < 0:
+            raise FormatError(
+                f"{archive.path}: has extra files of more than {MAX_HEADER} bytes; save it "
+                "without them"
             )
-    total = sum(member.file_size for member in members.values())
-    if total > size:
-        raise UnsafeFileError(f"{path}: has {size} bytes, and its parts claim {total}")
+        with contextlib.suppress(UnicodeDecodeError):  # another program's data
+            texts[name.removeprefix(prefix)] = archive.data[start:end].tobytes().decode()
+    return texts
 
 
-def _member(path: Path, data: Array, member: zipfile.ZipInfo) -> Array:
-    """Return the bytes of an archive's member, as a view of the mapped file."""
-    header = data[member.header_offset : member.header_offset + _ZIP_HEADER]
-    name, extra = (int.from_bytes(header[at : at + 2].tobytes(), "little") for at in (26, 28))
-    start = member.header_offset + _ZIP_HEADER + name + extra
-    raw = data[start : start + member.file_size]
-    if raw.size != member.file_size:
-        raise FormatError(f"{path}: is truncated: {member.filename} runs past the end of the file")
-    if zlib.crc32(raw.data) != member.CRC:
-        raise ChecksumError(
-            f"{path}: {member.filename} has CRC32 {zlib.crc32(raw.data):08x}, expected "
-            f"{member.CRC:08x}; the file is corrupt, fetch it again"
+def read_root(archive: ZipArchive, prefix: str) -> tuple[Any, dict[str, Array]]:
+    """Return the object of a PyTorch archive, and its storages by key.
+
+    `prefix` begins the names of the members.
+    """
+    path, data = archive.path, archive.data
+    wanted = (f"{prefix}data.pkl", f"{prefix}data/", f"{prefix}byteorder")
+    spans = archive.spans(lambda name: name.startswith(wanted))
+    parts = {name.removeprefix(prefix): data[slice(*span)] for name, span in spans.items()}
+    pickle = parts["data.pkl"]
+    if pickle.size > MAX_PICKLE:
+        raise UnsafeFileError(
+            f"{path}: data.pkl has {pickle.size} bytes besides the tensors; expected at "
+            f"most {MAX_PICKLE}: save only the state_dict() with torch.save"
         )
-    return raw
+    root = load(path, io.BytesIO(pickle.tobytes()), _makers(pickle.size), _storage)
+    if parts.get("byteorder", np.frombuffer(b"little", "u1")).tobytes() != b"little":
+        raise FormatError(f"{path}: holds big-endian tensors; i3dzoo reads little-endian ones")
+    return root, {name.removeprefix("data/"): raw for name, raw in parts.items()}
 
 
 def _read_legacy(path: Path, data: mmap.mmap) -> Container:
     magic, _, system = (load(path, data, _MAKERS) for _ in range(3))
     if magic != _MAGIC or not isinstance(system, Mapping):
-        raise FormatError(f"{path}: is no PyTorch file: its magic number is wrong")
+        raise FormatError(f"{path}: is not a PyTorch file: its magic number is wrong")
     if not system.get("little_endian", True):
         raise FormatError(f"{path}: holds big-endian tensors; i3dzoo reads little-endian ones")
-    found: dict[str, np.dtype[Any]] = {}
+    dtypes: dict[str, np.dtype[Any]] = {}
 
     def storage(persistent: Any) -> Any:
         result = _storage(persistent)
         if isinstance(result, _Storage):
-            found[result.key] = result.dtype
+            dtypes[result.key] = result.dtype
         return result
 
-    root = load(path, data, _MAKERS, storage)
+    root = load(path, data, _makers(len(data)), storage)
     keys = load(path, data, _MAKERS)
-    content: Array = np.memmap(path, "u1", "r")
+    content = mapped(path)
     storages, at = {}, data.tell()
     for key in keys:
         count = int.from_bytes(content[at : at + 8].tobytes(), "little")
-        if not isinstance(key, str) or key not in found:  # hashing other things may never end
-            what = repr(key) if isinstance(key, str) else f"that a {type(key).__name__} names"
-            raise FormatError(f"{path}: the storage {what} is of a type that i3dzoo does not read")
-        size = count * found[key].itemsize
+        if not isinstance(key, str) or key not in dtypes:  # hashing other types may not end
+            label = repr(key) if isinstance(key, str) else f"of key type {type(key).__name__}"
+            raise FormatError(f"{path}: the storage {label} has an unknown or unsupported type")
+        size = count * dtypes[key].itemsize
         storages[key] = content[at + 8 : at + 8 + size]
         if storages[key].size != size:
-            raise FormatError(f"{path}: is truncated: a storage of {size} bytes does not end")
+            raise FormatError(
+                f"{path}: is truncated: a storage of {size} bytes is longer than the file"
+            )
         at += 8 + size
     return _container(path, "torch", root, storages, checked=False)
 
@@ -233,109 +207,124 @@ def _container(
 ) -> Container:
     if isinstance(root, Mapping) and root.get("state_dict_encrypted"):
         raise FormatError(
-            f"{path}: is a checkpoint that NVIDIA TAO encrypted, which only its key opens; export "
-            "it unencrypted with TAO (train or export without a key) and convert that"
+            f"{path}: is a checkpoint that NVIDIA TAO encrypted, and only its key opens it; export "
+            "it unencrypted with TAO (train or export without a key) and convert that file"
         )
-    tensors: dict[str, Array] = {}
-    repeated = 0
-    for name, value in _tensors(path, root):
-        if len(tensors) >= MAX_TENSORS:
-            raise FormatError(f"{path}: holds more than {MAX_TENSORS} tensors, which is no I3D")
-        if name in tensors or len(name) > MAX_NAME:
-            raise FormatError(f"{path}: {name[:MAX_NAME]} stands twice, or is too long a name")
-        array = tensors[name] = _array(path, name, value, storages)
-        repeated += max(array.nbytes - storages[value.storage.key].nbytes, 0)
-        if repeated > _MAX_REPEATED:
-            raise FormatError(
-                f"{path}: {name} of shape {array.shape} repeats a small storage without end; save "
-                "expanded tensors as contiguous ones"
-            )
-    if not tensors:
-        raise FormatError(f"{path}: holds no tensors; expected a state dict")
-    return Container(kind, path, tensors, checked=checked)
+    key, node = usual(root)
+    states = find_states(root, key, node)
+    fitting = [name for name in states if f"{name}.".startswith(f"{key}." if key else "")]
+    if not fitting:
+        with contextlib.suppress(UnsafeFileError):
+            if arrays := flax_pickle.arrays(path, node):
+                return Container(kind, path, arrays, checked=checked)
+        return Container(kind, path, _named(path, node, storages), checked=checked)
+    if len(states) == 1:
+        return Container(kind, path, _named(path, states[fitting[0]], storages), checked=checked)
+    main = key if key in fitting else fitting[0] if len(fitting) == 1 else None
+    parts = {}
+    for name, state in states.items():
+        try:
+            parts[name] = _named(path, state, storages)
+        except FormatError:
+            if main in (None, name):  # the others may be of a kind that cannot be read
+                raise
+    tensors = {} if main is None else parts[main]
+    return Container(kind, path, tensors, checked=checked, parts=parts, main=main)
 
 
-def _tensors(path: Path, root: Any) -> Iterator[tuple[str, Any]]:
-    """Yield names and tensors of a state dict, or of the one that a checkpoint or model holds."""
-    for key in _STATE_DICTS:
-        if isinstance(root, Mapping) and isinstance(root.get(key), Mapping | Opaque):
-            root = root[key]
-    if isinstance(root, Mapping):
-        distinct = {id(value): value for value in root.values()}  # each is looked at once
-        states = {number for number, value in distinct.items() if _is_state_dict(value)}
-        inner = [value for value in root.values() if id(value) in states]
-        if len(inner) == 1 and not any(isinstance(value, _Tensor) for value in root.values()):
-            root = inner[0]
-    if isinstance(root, Opaque) and isinstance(root.state, Mapping):
-        yield from _module_tensors(path, root, "", itertools.count())
+def _named(path: Path, state: Any, storages: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays of a state dict or a module."""
+    arrays = _arrays(path, _tensors(path, state), storages)
+    return by_name(path, arrays, "has no tensors; expected a state dict")
+
+
+def _arrays(
+    path: Path, tensors: Iterator[tuple[str, Any]], storages: Mapping[str, Array]
+) -> Iterator[tuple[str, Array]]:
+    reader = ArrayReader(path, storages)
+    for name, tensor in tensors:
+        yield name, reader.array(name, tensor)
+
+
+def _tensors(path: Path, state: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the names and tensors of a state dict or a model."""
+    if isinstance(state, Opaque) and isinstance(state.state, Mapping):
+        yield from _module_tensors(path, state, "", itertools.count())
         return
-    if isinstance(root, Opaque):
-        raise _unsafe(path, root.name)
-    if not isinstance(root, Mapping) or not root:
-        raise FormatError(f"{path}: holds {type(root).__name__}; expected a state dict")
-    for name, value in root.items():
+    if isinstance(state, Opaque):
+        raise _unsafe(path, state.name)
+    if not isinstance(state, Mapping) or not state:
+        raise FormatError(f"{path}: contains {type(state).__name__}; expected a state dict")
+    for name, value in state.items():
         if isinstance(value, Opaque | Global):
             raise _unsafe(path, f"{value.name} under {name!r}")
-        if not isinstance(name, str) or not isinstance(value, _Tensor):
+        if not isinstance(name, str) or not is_tensor(value):
             raise FormatError(
-                f"{path}: holds {type(value).__name__} under {name!r}; expected a state dict, or a "
-                f"checkpoint with one under {', '.join(_STATE_DICTS)}"
+                f"{path}: contains {type(value).__name__} under {name!r}; expected a state dict, "
+                f"or a checkpoint with one under {', '.join(USUAL)}"
             )
         yield name, value
 
 
-def _is_state_dict(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and all(isinstance(name, str) and isinstance(each, _Tensor) for name, each in value.items())
-    )
-
-
 def _unsafe(path: Path, what: str) -> UnsafeFileError:
     return UnsafeFileError(
-        f"{path}: the file holds more than tensors ({what}); i3dzoo runs no code from files: save "
-        "its state_dict() alone with torch.save and convert that"
+        f"{path}: the file contains more than tensors ({what}), and i3dzoo does not run code from "
+        "files; save only the state_dict() with torch.save and convert that file"
     )
 
 
 def _module_tensors(
     path: Path, module: Opaque, prefix: str, visits: Iterator[int], depth: int = 0
-) -> Iterator[tuple[str, _Tensor]]:
-    """Yield the tensors below a module; those of a TorchScript module are its attributes."""
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a module and its submodules; in TorchScript they are attributes."""
     attributes = module.state
     if "_modules" in attributes:
         parts = [attributes.get(key) for key in ("_parameters", "_buffers", "_modules")]
         attributes = {k: v for part in parts if isinstance(part, Mapping) for k, v in part.items()}
     for name, value in attributes.items():
         if depth > _MAX_DEPTH or next(visits) > _MAX_ATTRIBUTES or len(prefix) > MAX_NAME:
-            raise _unsafe(path, "modules within one another without end")
-        if isinstance(value, _Tensor):
+            raise _unsafe(path, "too many or too deeply nested modules")
+        if isinstance(value, Tensor):
             yield f"{prefix}{name}", value
         elif isinstance(value, Opaque) and isinstance(value.state, Mapping):
             yield from _module_tensors(path, value, f"{prefix}{name}.", visits, depth + 1)
 
 
-def _array(path: Path, name: str, tensor: _Tensor, storages: Mapping[str, Array]) -> Array:
-    storage = tensor.storage
-    if not isinstance(storage, _Storage):
-        kind = storage.name if isinstance(storage, Opaque) else type(storage).__name__
-        raise FormatError(f"{path}: {name} is no plain dense tensor ({kind})")
-    raw = storages.get(storage.key)
-    if raw is None:
-        raise FormatError(f"{path}: {name} lies in storage {storage.key}, which is missing")
-    size = storage.dtype.itemsize
-    if not all(map(is_shape, (tensor.shape, tensor.strides, [tensor.offset]))):
-        raise FormatError(f"{path}: {name} has an impossible shape, stride or offset")
-    try:
-        return np.ndarray(
-            tensor.shape,
-            storage.dtype,
-            buffer=raw,
-            offset=(tensor.offset + storage.shift) * size,
-            strides=tuple(stride * size for stride in tensor.strides),
-        )
-    except (ValueError, TypeError) as error:
-        raise FormatError(
-            f"{path}: {name} of shape {tensor.shape} runs past its storage of {raw.size} bytes"
-        ) from error
+class ArrayReader:
+    """Makes arrays of tensors; they expand their storages by at most MAX_REPEATED bytes in all."""
+
+    def __init__(self, path: Path, storages: Mapping[str, Array]) -> None:
+        self.path = path
+        self.storages = storages
+        self.repeated = 0
+
+    def array(self, name: str, tensor: Any) -> Array:
+        """Return a view of the storage of a tensor, or an array that was saved as one."""
+        if (saved := flax_pickle.as_array(tensor)) is not None:
+            return saved
+        path, label, storage = self.path, shorten(name), tensor.storage
+        if not isinstance(storage, _Storage):
+            kind = storage.name if isinstance(storage, Opaque) else type(storage).__name__
+            raise FormatError(f"{path}: {label} is not a dense tensor ({kind})")
+        raw = self.storages.get(storage.key)
+        if raw is None:
+            raise FormatError(
+                f"{path}: {label} is in storage {shorten(storage.key)}, which is missing"
+            )
+        if not all(map(is_shape, (tensor.shape, tensor.strides, [tensor.offset]))):
+            raise FormatError(f"{path}: {label} has an impossible shape, stride or offset")
+        size = storage.dtype.itemsize
+        offset, strides = (tensor.offset + storage.shift) * size, [n * size for n in tensor.strides]
+        try:
+            array = np.ndarray(tensor.shape, storage.dtype, raw, offset, tuple(strides))
+        except (ValueError, TypeError) as error:
+            raise FormatError(
+                f"{path}: {label} of shape {tensor.shape} exceeds its storage of {raw.size} bytes"
+            ) from error
+        self.repeated += max(array.nbytes - raw.nbytes, 0)
+        if self.repeated > MAX_REPEATED:
+            raise FormatError(
+                f"{path}: {label} of shape {array.shape} expands a small storage to an absurd "
+                "size; save expanded tensors as contiguous tensors"
+            )
+        return array

@@ -1,24 +1,26 @@
-"""The Hugging Face Hub: repositories that describe themselves, and are verified on their way.
+"""The Hugging Face Hub: push and pull repositories that are verified on the way.
 
-The Hub's own client checks the size of what it downloads and nothing else. Here every file is
-compared with the digest that the Hub lists for it and with the repository's SHA256SUMS before it is
-used, and a checkpoint with its own checksum of every tensor.
+The Hub's own client checks only the size of a download. Here every file is compared with the digest
+that the Hub lists for it and with the repository's SHA256SUMS before it is used, and every tensor
+with the checksum in the weight file.
 
-Nothing here imports huggingface_hub before it is needed. Its settings are honoured: HF_ENDPOINT,
-HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, and the proxies of the environment.
+huggingface_hub loads its modules on first use. Its settings apply: HF_ENDPOINT, HF_TOKEN, HF_HOME,
+HF_HUB_CACHE, HF_HUB_OFFLINE, and the proxies of the environment.
 """
 
-from i3dzoo.hub.address import Address, is_address, parse
+from i3dzoo.hub.address import WEIGHTS, Address, is_address, parse
 from i3dzoo.hub.download import Snapshot, pull
-from i3dzoo.hub.listing import Entry, list_models
-from i3dzoo.hub.package import WEIGHTS, About, Package, prepare, verified
+from i3dzoo.hub.facts import About
+from i3dzoo.hub.listing import ListedModel, list_models
+from i3dzoo.hub.package import Package, prepare
+from i3dzoo.hub.sums import verify_folder
 from i3dzoo.hub.upload import Pushed, push
 
 __all__ = [
     "WEIGHTS",
     "About",
     "Address",
-    "Entry",
+    "ListedModel",
     "Package",
     "Pushed",
     "Snapshot",
@@ -28,5 +30,5 @@ __all__ = [
     "prepare",
     "pull",
     "push",
-    "verified",
+    "verify_folder",
 ]

@@ -1,190 +1,114 @@
-"""The Hub's client, and what its failures are called here.
+"""Requests to the Hub: the token, the endpoint, and the answers as they arrive.
 
-No message repeats what the client or the server says of a request, since that may hold a token or a
-signed address.
+Nothing of a request or of an answer is logged with the token, or with a signed address.
 """
 
 import contextlib
 import logging
-import os
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from i3dzoo import __version__
-from i3dzoo.errors import FetchError, I3DZooError, OfflineError, OutputError, PushError
+import huggingface_hub
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+from i3dzoo.hub.session import AGENT, guard, utils
+from i3dzoo.text import message
+from i3dzoo.text.redaction import hide
+from i3dzoo.transfer import Answer, LostConnectionError
 
-__all__ = ["UnreachableError", "api", "endpoint", "is_offline", "understood"]
-
-_BAD_TOKEN = "Invalid credentials"  # noqa: S105 - the Hub's words for a wrong token, not one
-_LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
-
-
-_SIGNED = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
-_FAILED = re.compile(r"'?(.+?)'? thrown while requesting \w+ (\S+)")
-_AGAIN = re.compile(r"(?:Retrying in|Rate limited\. Waiting) ([\d.]+)s")
-_CUT = re.compile(r"Error while downloading from (\S+?):? (.*)\nTrying to resume")
-# the modules of the Hub's client that log what they ask for
-_LOGGERS = ("utils._http", "file_download", "lfs", "hf_api")
+Token = str | bool | None  # None is the token of this machine, False is none
+_ERROR_BYTES: Final = 1 << 16
+_SIGNED: Final = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
+_LOGGING: Final = frozenset({"huggingface_hub", "httpx2", "httpcore2", "httpx", "httpcore"})
 
 
-class _Discreet(logging.Filter):
-    """Says what the client says of its attempts in one line each, and without signatures.
+def api(token: Token = None) -> "huggingface_hub.HfApi":
+    """Return the Hub's client; None uses the token of this machine, if there is one."""
+    headers(token)
+    return huggingface_hub.HfApi(token=token, **AGENT)
 
-    Whoever has a signed address may read or write what it names.
+
+def clean(text: str) -> str:
+    """Return text of the Hub's client or of a server without tokens and without signatures.
+
+    The signature of an address grants access to a file.
     """
-
-    failed = ""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = _SIGNED.sub(r"\1", record.getMessage())
-        if found := _FAILED.match(text):
-            # what comes of it is said next: another attempt, or our own error
-            self.failed = f"{urlsplit(found[2]).netloc.rpartition('@')[2]}: {found[1]}"
-            return False
-        if found := _AGAIN.match(text):
-            text = f"{self.failed}; trying again in {float(found[1]):.0f} s"
-        elif found := _CUT.match(text):
-            host = urlsplit(found[1]).netloc.rpartition("@")[2]
-            text = f"{host}: cut the connection ({found[2]}); going on where it was"
-        record.msg, record.args = text, ()
-        return True
+    return message(_SIGNED.sub(r"\1", text))
 
 
-_DISCREET = _Discreet()
-
-
-class UnreachableError(FetchError):
-    """The Hub does not answer, so that what is cached may be used instead."""
-
-
-def api(token: str | bool | None = None) -> "HfApi":
-    """Return the Hub's client; without a token it takes the one of this machine, if there is."""
-    from huggingface_hub import HfApi
-
-    for name in _LOGGERS:
-        logging.getLogger(f"huggingface_hub.{name}").addFilter(_DISCREET)
-    return HfApi(token=token, library_name="i3dzoo", library_version=__version__)
-
-
-def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids the network."""
-    from huggingface_hub import constants
-
-    return bool(constants.HF_HUB_OFFLINE)
-
-
-def endpoint() -> str:
-    """Return the host that is asked."""
-    from huggingface_hub import constants
-
-    return urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2]
+def _clean_record(record: logging.LogRecord) -> bool:
+    record.msg, record.args = clean(record.getMessage()), ()
+    if record.exc_info:
+        record.exc_text = clean("".join(traceback.format_exception(*record.exc_info)))
+    return True
 
 
 @contextlib.contextmanager
-def understood(where: str, failure: type[FetchError] | type[PushError]) -> Iterator[None]:
-    """Turn the failures of the Hub's client into ones of i3dzoo, a sentence each.
+def clean_warnings() -> Iterator[None]:
+    """Clean what the Hub's client warns about while the block runs."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        warnings.warn(clean(str(warning.message)), warning.category, stacklevel=3)
 
-    Args:
-        where: The repository, for messages.
-        failure: What those are that have no better name.
 
-    Raises:
-        FetchError: Or PushError, as `failure` says.
-        UnreachableError: The Hub does not answer, in place of FetchError.
-        OfflineError: HF_HUB_OFFLINE is set.
-        OutputError: The cache cannot be written.
-    """
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+def endpoint() -> str:
+    """Return the host of the Hub, which HF_ENDPOINT sets."""
+    return urlsplit(huggingface_hub.HfApi().endpoint).netloc.rpartition("@")[2]
 
-    # The Hub's error is one of its HTTP library and an OSError, whichever library that is.
-    failures: tuple[type[BaseException], ...] = (
-        *HfHubHTTPError.__bases__,
-        ValueError,
-        RuntimeError,
-    )
+
+def headers(token: Token) -> dict[str, str]:
+    """Return the headers of a request to the Hub, with the token, and keep it out of all text."""
+    guard()
+    for name in [*logging.root.manager.loggerDict]:
+        if name.partition(".")[0] in _LOGGING:
+            logging.getLogger(name).addFilter(_clean_record)
+    fields: dict[str, str] = utils().build_hf_headers(token=token, **AGENT)
+    hide(fields.get("authorization", "").partition(" ")[2])
+    return fields
+
+
+@contextlib.contextmanager
+def open_answer(url: str, token: Token, fields: Mapping[str, str]) -> Iterator[Answer]:
+    """Open the answer to a GET request, with further headers; a refusal is an exception."""
+    timeout = huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT
+    fields = {**headers(token), "Accept-Encoding": "identity", **fields}
+    with (
+        _translate_lost(),
+        utils().get_session().stream("GET", url, headers=fields, timeout=timeout) as response,
+    ):
+        if response.is_error and (response.status_code != 416 or "Range" not in fields):
+            # the client would read the whole body, however long, and decompress it
+            body = next(response.iter_raw(_ERROR_BYTES), b"")
+            response.headers.pop("Content-Encoding", None)
+            response = type(response)(
+                response.status_code,
+                headers=response.headers,
+                content=body,
+                request=response.request,
+            )
+            utils().hf_raise_for_status(response)
+        yield Answer(response.status_code, response.headers, response.iter_raw())
+
+
+@contextlib.contextmanager
+def _translate_lost() -> Iterator[None]:
+    """Turn what the HTTP library raises when a connection is lost into a LostConnectionError."""
+    http = http_library()
     try:
         yield
-    except I3DZooError:
-        raise
-    except HFValidationError as error:
-        raise failure(f"{where}: is no name that the Hub takes; expected USER/NAME") from error
-    except failures as error:
-        raise _translate(where, failure, _cause(error)) from error
+    except (http.TimeoutException, http.NetworkError, http.RemoteProtocolError) as error:
+        name = type(error).__name__
+        raise LostConnectionError(f"{endpoint()} cut the connection ({name})") from error
 
 
-def _cause(error: BaseException) -> BaseException:
-    """Return the failure behind one that says only that there was one."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
+def http_library() -> Any:
+    """Return the module of the HTTP library that huggingface_hub uses, whichever that is."""
+    from huggingface_hub.errors import HfHubHTTPError
 
-    if isinstance(error, LocalEntryNotFoundError | ValueError | RuntimeError) and error.__cause__:
-        return error.__cause__
-    return error
-
-
-def _translate(
-    where: str, failure: type[FetchError] | type[PushError], error: BaseException
-) -> I3DZooError:
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        LocalTokenNotFoundError,
-        OfflineModeIsEnabled,
-    )
-
-    if isinstance(error, OfflineModeIsEnabled):
-        return OfflineError(f"{where}: the network is needed, and HF_HUB_OFFLINE forbids it")
-    if isinstance(error, LocalEntryNotFoundError):
-        return OfflineError(f"{where}: is not in the cache, and the network was not allowed")
-    if isinstance(error, LocalTokenNotFoundError):
-        return failure(f"{where}: the Hub wants to know who you are; {_LOG_IN}")
-    if isinstance(error, HfHubHTTPError):
-        return failure(f"{where}: {_reason(error)}")
-    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-        return OutputError(
-            f"{error.filename}: cannot be written: {os.strerror(error.errno)}; "
-            "HF_HOME chooses another place for the Hub's cache"
-        )
-    if isinstance(error, ValueError):
-        return failure(f"{where}: the Hub's client refuses: {str(error).splitlines()[0]}")
-    kind = UnreachableError if failure is FetchError else failure
-    return kind(
-        f"{where}: {endpoint()} cannot be reached or cut the connection ({type(error).__name__}); "
-        "run the command again, and check HF_ENDPOINT and the proxies if it stays so"
-    )
-
-
-def _reason(error: BaseException) -> str:
-    """Say what an answer of the Hub means, most precise class first."""
-    from huggingface_hub import errors
-
-    response = getattr(error, "response", None)
-    status = response.status_code if response is not None else 0
-    said = response.headers.get("X-Error-Message", "") if response is not None else ""
-    host = endpoint()
-    if _BAD_TOKEN in said:
-        return f"{host} does not know the token (HTTP {status}); {_LOG_IN} with a valid one"
-    if isinstance(error, errors.GatedRepoError):
-        return f"is gated (HTTP {status}): ask for access on its page at {host}, then {_LOG_IN}"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            f"{host} has no such repository, or it is private (HTTP {status}): check the name, "
-            f"or {_LOG_IN} as someone who may read it"
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"has no such branch, tag or commit (HTTP {status}); look at its page at {host}"
-    if isinstance(error, errors.EntryNotFoundError):
-        return f"has no such file (HTTP {status}); look at its page at {host}"
-    meaning = {
-        401: f"{host} wants to know who you are; {_LOG_IN}",
-        403: "the token may not do this; one with the right to write there is needed",
-        409: "something of this name exists there already",
-        412: "was changed while this push ran, and nothing was pushed; look at the change, "
-        "then run it again",
-        429: f"{host} has had too many requests; wait a few minutes",
-    }.get(status, f"{host} failed; try again later" if status >= 500 else f"{host} refused")
-    return f"{meaning} (HTTP {status})"
+    return sys.modules[HfHubHTTPError.__bases__[0].__module__.partition(".")[0]]

@@ -1,96 +1,86 @@
-"""Which repositories of a user i3dzoo can load."""
+"""List the i3dzoo repositories of a user."""
 
+import contextlib
 import datetime
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
+from urllib.parse import urlencode
 
-from i3dzoo.errors import FetchError, UnknownNameError
-from i3dzoo.hub import client
+import msgspec
+
+from i3dzoo.errors import UnknownNameError
 from i3dzoo.hub.address import is_address
-from i3dzoo.hub.client import understood
-
-if TYPE_CHECKING:
-    from huggingface_hub import ModelCardData
-    from huggingface_hub.hf_api import ModelInfo
-
-__all__ = ["LIBRARY", "Entry", "list_models"]
-
-LIBRARY = "i3dzoo"
-"""The `library_name` of every repository that i3dzoo makes, by which it is found."""
+from i3dzoo.hub.answers import read_pages
+from i3dzoo.hub.client import Token
+from i3dzoo.hub.forms import Count, Name
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A repository as its card describes it.
-
-    Attributes:
-        repository: `USER/NAME`.
-        stream: `rgb` or `flow`; None where the card has lost it.
-        licence: As the Hub spells it.
-        datasets: That it was trained on.
-        top1: Of the first result, in percent.
-        dataset: That result's.
-        private: Whether only some may see it.
-        downloads: In the last month, as the Hub counts.
-        updated: Day of the last change.
-    """
+class ListedModel:
+    """A repository, as its card describes it; None is what the card does not state."""
 
     repository: str
     stream: str | None
-    licence: str | None
+    licence: str | None  # as the Hub spells it
     datasets: tuple[str, ...]
-    top1: float | None
-    dataset: str | None
+    top1: float | None  # of the first result, in percent
+    dataset: str | None  # of the first result
     private: bool
-    downloads: int
+    downloads: int  # in the last month, as the Hub counts them
     updated: datetime.date | None
 
 
-def list_models(user: str, token: str | bool | None = None) -> list[Entry]:
-    """Return a user's or organisation's i3dzoo repositories, by name.
+def list_models(user: str, token: Token = None) -> list[ListedModel]:
+    """Return the i3dzoo repositories of a user or an organisation, sorted by name.
 
     Args:
         user: Name on the Hub.
-        token: Of the Hub; None takes that of this machine. It shows private ones too.
+        token: Token for the Hub, to list private repositories too; None uses the one of this
+            machine.
 
     Raises:
-        UnknownNameError: No user can have this name.
-        FetchError: The Hub cannot be asked.
+        UnknownNameError: This cannot be the name of a user.
+        FetchError: The Hub does not answer or refuses.
         OfflineError: HF_HUB_OFFLINE is set.
     """
     if not is_address(f"{user}/x"):
         raise UnknownNameError(
-            f"{user}: is no name of a user on the Hub; expected letters, digits, - and _"
+            f"{user}: is not the name of a user on the Hub; expected letters, digits, - and _"
         )
-    with understood(user, FetchError):
-        found = list(
-            client.api(token).list_models(author=user, filter=LIBRARY, full=True, cardData=True)
-        )
-    return sorted(map(_entry, found), key=lambda entry: entry.repository)
+    query = urlencode({"author": user, "filter": "i3dzoo", "full": "true", "cardData": "true"})
+    where = f"{user}: the Hub's answer"
+    models = read_pages(f"/api/models?{query}", _Model, where, token)
+    return sorted(map(_entry, models), key=lambda entry: entry.repository)
 
 
-def _entry(info: "ModelInfo") -> Entry:
-    tags = info.tags or []
-    card = info.card_data
-    top1, dataset = _result(card)
-    datasets = getattr(card, "datasets", None) or []
-    return Entry(
-        repository=info.id,
-        stream=next((stream for stream in ("rgb", "flow") if stream in tags), None),
-        licence=getattr(card, "license_name", None) or getattr(card, "license", None),
-        datasets=(datasets,) if isinstance(datasets, str) else tuple(datasets),
+class _Model(
+    msgspec.Struct, frozen=True, rename={"last_modified": "lastModified", "card": "cardData"}
+):
+    id: Name
+    tags: list[str] = []
+    private: bool = False
+    downloads: Count = 0
+    last_modified: datetime.datetime | None = None
+    card: Any = None  # people edit it
+
+
+def _entry(model: _Model) -> ListedModel:
+    card = model.card if isinstance(model.card, dict) else {}
+    top1 = dataset = None
+    with contextlib.suppress(LookupError, TypeError, ValueError):
+        result = card["model-index"][0]["results"][0]
+        top1, dataset = float(result["metrics"][0]["value"]), str(result["dataset"]["name"])
+    named = card.get("datasets")
+    datasets = named if isinstance(named, list) else [named]
+    licences = (card.get("license_name"), card.get("license"))
+    return ListedModel(
+        repository=model.id,
+        stream=next((stream for stream in ("rgb", "flow") if stream in model.tags), None),
+        licence=next((name for name in licences if isinstance(name, str)), None),
+        datasets=tuple(name for name in datasets if isinstance(name, str)),
         top1=top1,
         dataset=dataset,
-        private=bool(info.private),
-        downloads=info.downloads or 0,
-        updated=info.last_modified.date() if info.last_modified else None,
+        private=model.private,
+        downloads=model.downloads,
+        updated=model.last_modified.date() if model.last_modified else None,
     )
-
-
-def _result(card: "ModelCardData | None") -> tuple[float | None, str | None]:
-    """Return top-1 of the first result; a card that people have edited may hold anything."""
-    results = getattr(card, "eval_results", None) or []
-    try:
-        return float(results[0].metric_value), str(results[0].dataset_name)
-    except (IndexError, TypeError, ValueError):
-        return None, None

@@ -1,7 +1,7 @@
-"""The Hub's model mixin around a network, behind `InceptionI3d.from_pretrained` and its sisters.
+"""The Hub's model mixin, wrapped around a checkpoint, for `InceptionI3d.from_pretrained` and so on.
 
-The mixin is wrapped around the network and not inherited by it, so that importing the network does
-not import the Hub's client.
+The network does not inherit from the mixin, so that importing the network does not import
+huggingface_hub.
 """
 
 import tempfile
@@ -10,35 +10,51 @@ from typing import Any
 
 from huggingface_hub import ModelHubMixin
 
-from i3dzoo.checkpoint import read_checkpoint
-from i3dzoo.errors import FetchError, I3DZooError
-from i3dzoo.hub.address import MAIN, Address
-from i3dzoo.hub.client import understood
+from i3dzoo.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from i3dzoo.errors import I3DZooError
+from i3dzoo.hub.address import MAIN, WEIGHTS, Address
 from i3dzoo.hub.download import pull
-from i3dzoo.hub.package import About, prepare, verified
+from i3dzoo.hub.facts import About
+from i3dzoo.hub.package import prepare
+from i3dzoo.hub.sums import verify_folder
 from i3dzoo.hub.upload import push
-from i3dzoo.loading import build, to_checkpoint
-from i3dzoo.model import InceptionI3d
-
-__all__ = ["HubModel"]
 
 
 class HubModel(ModelHubMixin, library_name="i3dzoo", pipeline_tag="video-classification"):
-    """A network as the Hub's mixin sees it.
+    """A checkpoint with the methods of the Hub's model mixin."""
 
-    Attributes:
-        network: The network.
-    """
-
-    def __init__(self, network: InceptionI3d) -> None:
-        self.network = network
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
 
     @classmethod
-    def load(cls, name: str | Path, **options: Any) -> InceptionI3d:
-        """Return the network of a repository or folder; failures are i3dzoo's."""
-        with understood(str(name), FetchError):
-            loaded: HubModel = cls.from_pretrained(str(name), **options)
-        return loaded.network
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        verify: bool = False,
+    ) -> Checkpoint:
+        """Return the checkpoint of a folder or a repository, after verifying its files.
+
+        The mixin's own `from_pretrained` downloads config.json without verifying it.
+        """
+        path = Path(name) / WEIGHTS
+        if Path(name).is_dir():
+            verify_folder(Path(name))
+        else:
+            path = pull(
+                Address(str(name), revision or MAIN),
+                offline=local_files_only,
+                force=force_download,
+                verify=verify,
+                token=token,
+                cache=Path(cache_dir) if cache_dir else None,
+            ).weights
+        return read_checkpoint(path, "canonical")
 
     def push_to_hub(
         self,
@@ -51,10 +67,9 @@ class HubModel(ModelHubMixin, library_name="i3dzoo", pipeline_tag="video-classif
         tag: str | None = None,
         **about: Any,
     ) -> str:
-        """Push as `i3dzoo push` does, and return the address of the commit's page."""
+        """Push in one commit, as `i3dzoo push` does, and return the address of its page."""
         with tempfile.TemporaryDirectory() as folder:
-            facts = About(repository=repo_id, **about)
-            package = prepare(to_checkpoint(self.network), Path(folder), facts)
+            package = prepare(self.checkpoint, Path(folder), About(repository=repo_id, **about))
             return push(
                 package,
                 repo_id,
@@ -66,44 +81,17 @@ class HubModel(ModelHubMixin, library_name="i3dzoo", pipeline_tag="video-classif
             ).url
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Save as the mixin does, which removes the old configuration before it is replaced."""
+        """Save into a folder; on failure, restore the configuration that the mixin removes."""
         config = Path(save_directory) / "config.json"
-        before = config.read_bytes() if config.is_file() else None
+        old = config.read_bytes() if config.is_file() else None
         try:
-            saved: str | None = super().save_pretrained(save_directory, **options)
+            url: str | None = super().save_pretrained(save_directory, **options)
         except I3DZooError:
-            if before is not None:
-                config.write_bytes(before)
+            if old is not None:
+                config.write_bytes(old)
             raise
-        return saved
+        return url
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Write what `i3dzoo push` pushes; the mixin finds its config and card there."""
-        prepare(to_checkpoint(self.network), save_directory, force=True)
-
-    @classmethod
-    def _from_pretrained(  # type: ignore[override] # options are closed here
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        verify: bool = False,
-    ) -> "HubModel":
-        """Read a folder or a repository, verified."""
-        folder = Path(model_id)
-        if folder.is_dir():
-            path = verified(folder)
-        else:
-            path = pull(
-                Address(model_id, revision or MAIN),
-                offline=local_files_only,
-                force=force_download,
-                verify=verify,
-                token=token,
-                cache=Path(cache_dir) if cache_dir else None,
-            ).weights
-        return cls(build(read_checkpoint(path, "canonical")))
+        """Write the same files as `i3dzoo push`, including the mixin's configuration and card."""
+        prepare(self.checkpoint, save_directory, force=True)

@@ -1,130 +1,100 @@
-"""A file of results for the model card: what `evaluate` writes or prints, or what a user writes.
+"""Results for the model card, read from a JSON file.
 
-One JSON object, or a list of them, or `{"results": [...]}`:
+The file has one JSON object, or a list of them, or `{"results": [...]}`:
 
 ```json
 {"dataset": "hmdb51", "split": "test 1", "top1": 74.3, "top5": 91.9, "videos": 1530}
 ```
 
-`dataset`, `split` and `top1` are needed, accuracies are percents; further keys are passed over.
-`evaluate --results FILE` writes it so. What `evaluate --json` prints says so of itself (`"i3dzoo":
-"evaluation"`): its accuracies are in 0..1, and where it does not know what its data is called, the
-checkpoint does.
+`dataset`, `split` and `top1`, or `mean_ap` of multi-label models, are required. Values are
+percentages, and other keys are ignored.
+`evaluate --results FILE` writes such a file. The output of `evaluate --json` is accepted too: it is
+marked by `"i3dzoo": "evaluation"`, and its accuracies are fractions.
 """
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from i3dzoo.errors import MetadataError
+from i3dzoo.records import convert, read_json
+from i3dzoo.zoo.manifest import Percent
 
-__all__ = ["Result", "in_percent", "read_results"]
-
-_NAMES = {
+_TITLES = {
     "hmdb51": "HMDB51",
     "ucf101": "UCF101",
+    "charades": "Charades",
     "kinetics-400": "Kinetics-400",
     "kinetics-600": "Kinetics-600",
 }
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a checkpoint achieved on a data set.
-
-    Attributes:
-        dataset: As the Hub would call it, such as hmdb51.
-        split: Such as `test 1`.
-        top1: Top-1 accuracy in percent.
-        top5: Top-5 accuracy in percent, where it was measured.
-        videos: How many were classified, where that is known.
-        source: Address of the publication, where it was not measured by whoever pushes.
-    """
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """A result of a checkpoint on a dataset, which has its name on the Hub."""
 
     dataset: str
     split: str
-    top1: float
-    top5: float | None = None
+    top1: Percent | None = None
+    top5: Percent | None = None
+    mean_ap: Percent | None = None
     videos: int | None = None
-    source: str | None = None
+    source: str | None = None  # address of the publication, if someone else measured the result
+
+    def __post_init__(self) -> None:
+        if self.top1 is None and self.mean_ap is None:
+            raise ValueError("top1: missing; expected a percentage from 0 to 100, or mean_ap")
 
     @property
     def title(self) -> str:
-        """The data set as people write it."""
-        return _NAMES.get(self.dataset, self.dataset)
+        """The usual spelling of the dataset."""
+        return _TITLES.get(self.dataset, self.dataset)
 
 
 def read_results(path: Path, dataset: str | None = None) -> tuple[Result, ...]:
-    """Read a file of results.
-
-    Args:
-        path: The file.
-        dataset: What the data of an evaluation is called that does not say so itself.
-
-    Raises:
-        MetadataError: It is missing, no JSON, or lacks an entry; the message names it.
-    """
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise MetadataError(f"{path}: cannot be read as JSON results: {error}") from error
+    """Read a file of results; `dataset` is for evaluations that do not state one."""
+    document: Any = read_json(path)
     if isinstance(document, dict) and "results" in document:
         document = document["results"]
-    items = document if isinstance(document, list) else [document]
-    if not items:
-        raise MetadataError(f"{path}: holds no result; expected dataset, split and top1")
-    return tuple(
-        _result(path, in_percent(item, dataset) if _is_evaluation(item) else item) for item in items
-    )
+    documents = document if isinstance(document, list) else [document]
+    if not documents:
+        raise MetadataError(f"{path}: has no results; expected dataset, split and top1")
+    normalised = [_normalise(item, dataset) for item in documents]
+    return convert(normalised, tuple[Result, ...], str(path))
 
 
-def _is_evaluation(item: Any) -> bool:
-    return isinstance(item, dict) and item.get("i3dzoo") == "evaluation"
+def _normalise(item: Any, dataset: str | None) -> Any:
+    """Return a result with accuracies in percent and lower-case names of datasets."""
+    if not isinstance(item, dict):
+        return item
+    if item.get("i3dzoo") == "evaluation":
+        item = to_percent(item, dataset)
+    known = {key: item[key] for key in Result.__struct_fields__ if key in item}
+    if "split" in known:
+        known["split"] = str(known["split"])
+    if isinstance(known.get("dataset"), str):
+        known["dataset"] = known["dataset"].lower()
+    return known
 
 
-def in_percent(item: dict[str, Any], dataset: str | None = None) -> dict[str, Any]:
-    """Return what `evaluate` found as a user would write it: in percents, its split in words.
+def to_percent(item: dict[str, Any], dataset: str | None = None) -> dict[str, Any]:
+    """Return an evaluation's result for the model card: in percent, with a readable split.
 
-    Args:
-        item: With accuracies in 0..1.
-        dataset: What its data is called, where it does not say so itself.
+    The result has accuracies in 0..1; `dataset` is for one that does not state its dataset.
     """
     item = {key: value for key, value in item.items() if key != "i3dzoo"}
     item["dataset"] = item.get("dataset") or dataset
     if not item["dataset"]:
         del item["dataset"]
-    for key in ("top1", "top5", "mean_class"):
-        if type(item.get(key)) in (int, float):
-            item[key] = round(100 * item[key], 2)
-    if isinstance(item.get("interval"), list):
-        item["interval"] = [round(100 * end, 2) for end in item["interval"]]
+    for key in {"top1", "top5", "mean_class", "mean_ap", "interval"} & set(item):
+        item[key] = _percent(item[key])
     split = item.get("split")
-    where = f"test {split}" if split in ("1", "2", "3") else "test"
-    return {**item, "split": f"{where}, {item.get('protocol', 'center')}"}
+    name = f"test {split}" if split in ("1", "2", "3") else "test"
+    return {**item, "split": f"{name}, {item.get('protocol', 'center')}"}
 
 
-def _result(path: Path, item: Any) -> Result:
-    if not isinstance(item, dict):
-        raise MetadataError(f"{path}: holds {item!r}; expected an object with dataset and top1")
-    for key in ("dataset", "split", "top1"):
-        if key not in item:
-            raise MetadataError(f"{path}: lacks {key}; expected dataset, split and top1")
-    for key in ("top1", "top5"):
-        value = item.get(key)
-        if value is None and key == "top5":
-            continue
-        if not _is_percent(value):
-            raise MetadataError(f"{path}: {key} is {value!r}; expected percents, 0 to 100")
-    videos = item.get("videos")
-    return Result(
-        dataset=str(item["dataset"]).lower(),
-        split=str(item["split"]),
-        top1=float(item["top1"]),
-        top5=None if item.get("top5") is None else float(item["top5"]),
-        videos=videos if type(videos) is int else None,
-    )
-
-
-def _is_percent(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 100
+def _percent(value: Any) -> Any:
+    """Return a fraction, or the fractions of a list, in percent; the type is checked later."""
+    if isinstance(value, list):
+        return [_percent(item) for item in value]
+    return round(100 * value, 2) if type(value) in (int, float) else value

@@ -1,34 +1,25 @@
-"""One commit that makes a repository what a package is."""
+"""Push a package to the Hub as a single commit."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import huggingface_hub
 
 from i3dzoo.errors import I3DZooError, PushError
 from i3dzoo.hub import client
-from i3dzoo.hub.address import MAIN
-from i3dzoo.hub.client import understood
+from i3dzoo.hub.address import MAIN, Address
+from i3dzoo.hub.answers import read_repository, read_tags
+from i3dzoo.hub.failures import translate_errors
 from i3dzoo.hub.package import ONNX, PICTURES, Package
-
-if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-
-__all__ = ["Pushed", "push"]
+from i3dzoo.hub.session import without_xet
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was pushed.
-
-    Attributes:
-        repository: `USER/NAME`.
-        commit: The new commit, or the old one where nothing differed.
-        url: Its page.
-        tag: That names it, if one was asked for.
-    """
+    """The result of a push."""
 
     repository: str
-    commit: str
-    url: str
+    commit: str  # the new commit, or the old one if nothing differed
+    url: str  # address of its page
     tag: str | None = None
 
 
@@ -43,79 +34,59 @@ def push(
     branch: str = MAIN,
     token: str | bool | None = None,
 ) -> Pushed:
-    """Push a package in one commit, on top of what is there when the push begins.
+    """Push a package in one commit on top of the branch, and create a missing repository.
 
-    A repository that does not exist is made. Large files are sent first; nobody sees them before
-    the commit, so a push that is interrupted leaves the branch as it was. Of two pushes at once the
-    later one fails. What an earlier push put there and this one has not goes: a picture or another
-    format of other weights.
+    Large files are uploaded first and become visible with the commit, so an interrupted push leaves
+    the branch unchanged. Of two simultaneous pushes the later one fails. Pictures and other formats
+    of an earlier push are deleted if this package does not have them, because they belong to other
+    weights.
 
     Args:
-        package: From `prepare`.
+        package: The package, from `prepare`.
         repository: `USER/NAME`.
-        private: Make it private; one that exists must be so already.
-        tag: Name the commit so.
-        message: First line of the commit's message.
-        parent: Commit that the branch must be at; None takes the one that it is at.
-        branch: That takes the commit.
-        token: Of the Hub; None takes that of this machine.
+        private: Make the repository private; an existing one must already be private.
+        tag: Name of a new tag for the commit.
+        message: First line of the commit message.
+        parent: Commit that the branch must be at; None accepts the current one.
+        branch: Branch to push to.
+        token: Token for the Hub; None uses the one of this machine.
 
     Raises:
-        PushError: The Hub does not take it; the message says why.
+        PushError: The Hub refuses; the message says why.
         OfflineError: HF_HUB_OFFLINE is set.
     """
-    api = client.api(token)
-    text = message or f"Push {package.metadata.zoo or 'I3D'} with i3dzoo"
-    with understood(repository, PushError):
+    with translate_errors(repository, PushError), client.clean_warnings(), without_xet():
+        api = client.api(token)
         api.create_repo(repository, private=True if private else None, exist_ok=True)
-        info = api.model_info(repository, revision=branch)
+        info, listed = read_repository(Address(repository, branch), token)
         if private and not info.private:
             raise PushError(
-                f"{repository}: is public already, and --private was asked for; "
+                f"{repository}: is already public, but --private was given; "
                 "make it private on its page first, or leave --private out"
             )
-        if tag:
-            _check_tag(api, repository, tag)
-        present = {file.rfilename for file in info.siblings or []}
-        commit = api.create_commit(
-            repository,
-            _operations(package, present),
-            commit_message=text,
-            revision=branch,
-            parent_commit=parent or info.sha,
-        )
-    if tag:
-        _tag(api, repository, tag, commit.oid)
-    return Pushed(repository, commit.oid, commit.commit_url, tag)
-
-
-def _operations(
-    package: Package, present: set[str]
-) -> "list[CommitOperationAdd | CommitOperationDelete]":
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    names = {name for name, _, _ in package.files}
-    stale = sorted((present & {ONNX, *PICTURES}) - names)
-    return [
-        *(CommitOperationAdd(name, package.folder / name) for name in sorted(names)),
-        *(CommitOperationDelete(name) for name in stale),
-    ]
-
-
-def _check_tag(api: "HfApi", repository: str, tag: str) -> None:
-    for found in api.list_repo_refs(repository).tags:
-        if found.name == tag:
+        tagged = read_tags(repository, token).get(tag) if tag else None
+        if tagged:
             raise PushError(
-                f"{repository}: has a tag {tag} already, on commit {found.target_commit[:8]}; "
+                f"{repository}: has a tag {tag} already, on commit {tagged[:8]}; "
                 "choose another, nothing was pushed"
             )
-
-
-def _tag(api: "HfApi", repository: str, tag: str, commit: str) -> None:
+        names = sorted(name for name, _, _ in package.files)
+        extras = listed.keys() & {ONNX, *PICTURES}
+        commit = api.create_commit(
+            repository,
+            [huggingface_hub.CommitOperationAdd(name, package.folder / name) for name in names]
+            + [huggingface_hub.CommitOperationDelete(name) for name in sorted(extras - {*names})],
+            commit_message=message or f"Push {package.metadata.zoo or 'I3D'} with i3dzoo",
+            revision=branch,
+            parent_commit=parent or info.sha,
+        ).oid
     try:
-        with understood(repository, PushError):
-            api.create_tag(repository, tag=tag, revision=commit)
+        with translate_errors(repository, PushError):
+            if tag:
+                api.create_tag(repository, tag=tag, revision=commit)
     except I3DZooError as error:
         raise PushError(
             f"{error}; the files were pushed as commit {commit[:8]}, only the tag {tag} is missing"
         ) from error
+    url = f"{api.endpoint}/{repository}/commit/{commit}"  # not as the server writes it
+    return Pushed(repository, commit, url, tag)

@@ -1,1 +1,1 @@
-"""Fine-tuning: recipes as data, a loop that can be killed and resumed, and what it reports."""
+"""Fine-tuning: recipes, the training loop, checkpoints that can be resumed, and metrics."""

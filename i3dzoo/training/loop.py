@@ -1,276 +1,294 @@
-"""The training loop: to be read from top to bottom."""
+"""The training loop, to be read from top to bottom."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import nn
 
+from i3dzoo.distributed import shard
+from i3dzoo.engines.failures import explain_failures
 from i3dzoo.errors import RecipeError
-from i3dzoo.training import state
-from i3dzoo.training.bad_videos import BadVideos
-from i3dzoo.training.clips import Batch, Clips, load
-from i3dzoo.training.engine import Engine
-from i3dzoo.training.failures import told
-from i3dzoo.training.identity import fixed_keys
-from i3dzoo.training.journal import Journal
-from i3dzoo.training.network import Streams
-from i3dzoo.training.plan import epoch_batches, learning_rate_factor
-from i3dzoo.training.processes import shared
+from i3dzoo.progress import SILENT, Progress
+from i3dzoo.training import checkpointing
+from i3dzoo.training.checkpointing import Position
+from i3dzoo.training.metric_logger import MetricLogger
 from i3dzoo.training.recipe import Recipe
+from i3dzoo.training.schedule import learning_rate_factor
+from i3dzoo.training.streams import Streams
+from i3dzoo.training.train_step import TrainStep, processes_of
+from i3dzoo.video import Batch, epoch_batches, load_batches
+from i3dzoo.video.bad_videos import BadVideos
+from i3dzoo.video.loader import SampleSource
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Result", "Run", "train"]
+
+# What is shown beside the count of steps.
+_SHOWN = {
+    "epoch": ".2f",
+    "loss": ".4f",
+    "top1": ".1%",
+    "clips_per_second": ".1f",
+    "data_wait": ".0%",
+}
+
+
+class Trainer(Protocol):
+    """What the loop leaves to others: the evaluation, and the files of the run."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Plain values, by snake_case key, that must not change when the run is resumed."""
+
+    @property
+    def bad_videos(self) -> BadVideos:
+        """Collects the training videos that cannot be read."""
+
+    def begin(self) -> None:
+        """Prepare the folder of the run; called on the main process before the first step."""
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Measure the network, in eval mode; called on every process after an epoch.
+
+        The result has at least `loss` (nats) and `top1` (0..1), the same on every process.
+        """
+
+    def keep(self, name: str, streams: Streams, metrics: Mapping[str, float]) -> None:
+        """Write the weights `best` or `last`; called on the main process."""
+
+    def end_epoch(self, streams: Streams, position: Position) -> None:
+        """Use the weights after an epoch; called on the main process once they are saved."""
+
+    def needs_evaluation(self) -> bool:
+        """Return whether the weights to keep were never evaluated; called on every process."""
+
+
+def train(
+    recipe: Recipe,
+    streams: Streams,
+    clips: SampleSource,
+    trainer: Trainer,
+    folder: Path,
+    *,
+    accelerator: "Accelerator",
+    resume: Path | None = None,
+    progress: Progress = SILENT,
+) -> Position:
+    """Train the streams in place, evaluate after each epoch, and save what resuming needs.
+
+    Everything random is a function of the recipe's seed, the step and the rank. A run that was
+    killed and resumed from its checkpoint therefore ends with the weights of an uninterrupted run,
+    to the bit where the device is deterministic, as a CPU is.
+    """
+    loop = _Loop(recipe, clips, trainer, folder, accelerator, progress)
+    with explain_failures(lambda: f"step {loop.position.step}"):
+        loop.begin(streams, resume)
+        try:
+            loop.run()
+        finally:
+            if loop.logger is not None:
+                loop.logger.close()
+    return loop.position
 
 
 @dataclass
-class Run:
-    """What `train` is given.
-
-    Attributes:
-        recipe: How to train.
-        streams: The networks.
-        clips: What to train them on.
-        evaluate: Called on every process after an epoch with the network in eval mode; returns at
-            least `loss` and `top1` (0..1), the same on every process.
-        keep: Called on the main process with `best` or `last`, the networks and the metrics, to
-            write them as canonical files.
-        folder: Where the run is kept.
-        watch: Called on the main process with what was journalled: of each step, and of each
-            evaluation (`kind` is `step` or `epoch`).
-        bad: Hears of the training videos that cannot be read.
-        facts: What else makes the run what it is, such as its data: it is not resumed with others.
-        begin: Called on the main process when nothing speaks against the run any more.
-        unmeasured: Called on every process at the end; whether what is to be kept is still to be
-            evaluated, as a kill may have come in between.
-    """
+class _Loop:
+    """The state of one call of `train`."""
 
     recipe: Recipe
-    streams: Streams
-    clips: Clips
-    evaluate: Callable[[nn.Module], dict[str, float]]
-    keep: Callable[[str, Streams, dict[str, float]], None]
+    clips: SampleSource
+    trainer: Trainer
     folder: Path
-    watch: Callable[[Mapping[str, Any]], None] = lambda _: None
-    bad: BadVideos | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    begin: Callable[[], None] = lambda: None
-    unmeasured: Callable[[], bool] = lambda: False
+    accelerator: "Accelerator"
+    progress: Progress
+    position: Position = field(default_factory=Position)
+    logger: MetricLogger | None = None
 
+    def __post_init__(self) -> None:
+        self.processes = processes_of(self.accelerator)
+        if not self.processes.is_main:
+            self.progress = SILENT
 
-@dataclass(frozen=True)
-class Result:
-    """What came of it.
-
-    Attributes:
-        position: Where the run ended, and what its last evaluation gave.
-        bad: Why a video cannot be read, by its file, where those are skipped.
-    """
-
-    position: state.Position
-    bad: Mapping[str, str] = field(default_factory=dict)
-
-
-def train(run: Run, accelerator: "Accelerator", resume: Path | None = None) -> Result:
-    """Train, evaluate after each epoch, and keep what is needed to go on.
-
-    Everything that is drawn is a function of the recipe's seed, the step and the process's number:
-    a run that was killed and resumed gives the weights of one that was not, to the bit where the
-    device computes the same twice, as a CPU does.
-
-    Args:
-        run: What to train and on what.
-        accelerator: From `make_accelerator`.
-        resume: A checkpoint to go on from; None begins.
-
-    Raises:
-        TrainingError: The loss is not finite, or memory does not suffice.
-        DeviceError: A GPU, or another process, failed.
-        RecipeError: The batch cannot be divided among the processes, or the checkpoint is of a run
-            with another recipe or other facts.
-        OutputError: The run's folder cannot be written.
-    """
-    position, bad = state.Position(), run.bad or BadVideos(accelerator)
-    with told(lambda: f"step {position.step}"):
-        engine = Engine(run.recipe, run.streams, run.clips, accelerator)
+    def begin(self, streams: Streams, resume: Path | None) -> None:
+        recipe = self.recipe
+        self.train_step = TrainStep(recipe, streams, self.clips, self.accelerator)
+        self.fixed = {
+            "streams": sorted(streams.networks),
+            **checkpointing.fixed_settings(recipe),
+            "classes": list(self.clips.classes),
+            "training_clips": len(self.clips.labels),
+            **self.trainer.facts,
+        }
         if resume is not None:
-            position = _resume(run, engine, resume)
-        if accelerator.is_main_process:
-            run.begin()
-        journal = Journal(run.folder, position) if accelerator.is_main_process else None
-        loaded = _load(run, accelerator, position)
-        try:
-            while not _finished(run, position):
-                engine.begin_epoch(position.epoch)
-                _train_epoch(run, engine, position, journal, loaded, bad)
-                if _evaluation_is_due(run, position):
-                    _evaluate(run, engine, position, journal)
-                _save(run, engine, position)
-            with engine.averaged() as network:
-                if run.unmeasured():
-                    run.evaluate(network)
-                if accelerator.is_main_process:
-                    run.keep("last", engine.streams, position.metrics)
-        finally:
-            if journal is not None:
-                journal.close()
-    return Result(position, bad.found)
-
-
-def _resume(run: Run, engine: Engine, path: Path) -> state.Position:
-    """Go back to a checkpoint; the main process reads it for all, whichever machine they are on."""
-    main = engine.accelerator.is_main_process
-    read = shared(state.load(path) if main else None, engine.accelerator)
-    assert read is not None  # noqa: S101 - the main process has read it
-    position, content = read
-    for key, value in _fixed(run).items():
-        if content["fixed"].get(key) != value:
-            raise RecipeError(
-                f"{path}: the run has {key} {content['fixed'].get(key)} and cannot go on with "
-                f"{value}; give the run's own, or begin another run"
+            # the main process reads for all, which may be on other machines
+            self.position, state = self.processes.broadcast(
+                checkpointing.load(resume) if self.processes.is_main else None
             )
-    engine.load_state_dict(content)
-    return position
+            checkpointing.check_same_run(resume, state["fixed"], self.fixed)
+            self.train_step.load_state_dict(state)
+        if self.processes.is_main:
+            self.trainer.begin()
+            self.logger = MetricLogger(self.folder, self.position)
+        self.batches = self._load()
+        steps = recipe.loop.epochs * len(self._epoch_batches(0))
+        self.progress.start("steps", min(steps, recipe.loop.max_steps or steps), "items")
+        self.progress.update(self.position.step)
 
+    def run(self) -> None:
+        while not self._is_finished():
+            self.train_step.begin_epoch(self.position.epoch)
+            self._train_epoch()
+            if self._evaluation_is_due():
+                self._evaluate()
+            self._save()
+            if self.processes.is_main and not self.position.batch:
+                self.trainer.end_epoch(self.train_step.streams, self.position)
+        with self.train_step.evaluation_network() as network:
+            if self.trainer.needs_evaluation():
+                self.trainer.evaluate(network)
+            if self.processes.is_main:
+                self.trainer.keep("last", self.train_step.streams, self.position.metrics)
 
-def _fixed(run: Run) -> dict[str, Any]:
-    """Return what must stay as it is for a run to go on as if it had not been stopped."""
-    return {
-        "streams": sorted(run.streams.networks),
-        **fixed_keys(run.recipe),
-        "classes": list(run.clips.classes),
-        "training clips": len(run.clips.labels),
-        **run.facts,
-    }
+    def _is_finished(self) -> bool:
+        loop, position = self.recipe.loop, self.position
+        last: float = loop.epochs
+        if loop.early_stop is not None and position.evaluated_step >= 0:
+            last = min(last, position.best_epoch + loop.early_stop)
+        return position.epoch >= last or self._has_max_steps()
 
+    def _has_max_steps(self) -> bool:
+        most = self.recipe.loop.max_steps
+        return most is not None and self.position.step >= most
 
-def _finished(run: Run, position: state.Position) -> bool:
-    loop = run.recipe.loop
-    waited = position.epoch - position.best_epoch
-    stopped = loop.early_stop is not None and position.evaluated >= 0 and waited >= loop.early_stop
-    return position.epoch >= loop.epochs or _enough(run, position) or stopped
+    def _evaluation_is_due(self) -> bool:
+        position = self.position
+        due = position.batch == 0 and position.epoch % self.recipe.evaluation.every == 0
+        return due or self._is_finished()
 
+    def _epoch_batches(self, epoch: int) -> list[list[int]]:
+        loop = self.recipe.loop
+        return epoch_batches(len(self.clips.labels), loop.batch_size, loop.seed, epoch)
 
-def _enough(run: Run, position: state.Position) -> bool:
-    most = run.recipe.loop.max_steps
-    return most is not None and position.step >= most
-
-
-def _evaluation_is_due(run: Run, position: state.Position) -> bool:
-    whole = position.batch == 0 and position.epoch % run.recipe.evaluation.every == 0
-    return whole or _finished(run, position)
-
-
-def _batches(run: Run, epoch: int) -> list[list[int]]:
-    loop = run.recipe.loop
-    return epoch_batches(len(run.clips.labels), loop.batch_size, loop.seed, epoch)
-
-
-def _load(run: Run, accelerator: "Accelerator", position: state.Position) -> Iterator[list[Batch]]:
-    """Load all batches from here to the end of the run."""
-    loop, epoch, batch = run.recipe.loop, position.epoch, position.batch
-    left = (
-        (number, each)
-        for number in range(epoch, loop.epochs)
-        for each in _batches(run, number)[batch if number == epoch else 0 :]
-    )
-    world = accelerator.num_processes
-    smallest = min(loop.batch_size, len(run.clips.labels)) // world
-    if not smallest:
-        raise RecipeError(
-            f"there are {len(run.clips.labels)} training clips for {world} processes; expected at "
-            "least one for each: start fewer processes"
+    def _load(self) -> Iterator[list[Batch]]:
+        """Yield this process's share of each batch, in parts, to the end of the run."""
+        loop, rank, world_size = self.recipe.loop, self.processes.rank, self.processes.world_size
+        first_epoch, batches_done = self.position.epoch, self.position.batch
+        count = len(self.clips.labels)
+        smallest_share = min(loop.batch_size, count) // world_size
+        if not smallest_share:
+            raise RecipeError(
+                f"there are {count} training clips for {world_size} processes; expected at least "
+                "one for each: start fewer processes"
+            )
+        parts = min(loop.accumulate, smallest_share)
+        numbers = (
+            (epoch, shard(batch, rank, world_size)[part::parts])
+            for epoch in range(first_epoch, loop.epochs)
+            for batch in self._epoch_batches(epoch)[batches_done if epoch == first_epoch else 0 :]
+            for part in range(parts)
         )
-    return load(
-        run.clips,
-        left,
-        device=accelerator.device,
-        rank=accelerator.process_index,
-        world=world,
-        parts=min(loop.accumulate, smallest),
-        workers=loop.workers,
-        channels_last=loop.channels_last,
-    )
+        device = self.accelerator.device
+        batches = load_batches(self.clips, numbers, device=device, workers=loop.workers)
+        inputs = map(self._normalise, batches)
+        return iter(lambda: list(islice(inputs, parts)), [])
 
+    def _normalise(self, batch: Batch) -> Batch:
+        """Return the batch as input of the networks: float32 [B, C, T, H, W]."""
+        channels_last = self.recipe.loop.channels_last
+        layout = torch.channels_last_3d if channels_last else torch.contiguous_format
+        clips = {
+            stream: self.clips.normalise(stream, clips).contiguous(memory_format=layout)
+            for stream, clips in batch.clips.items()
+        }
+        return replace(batch, clips=clips)
 
-def _train_epoch(
-    run: Run,
-    engine: Engine,
-    position: state.Position,
-    journal: Journal | None,
-    loaded: Iterator[list[Batch]],
-    bad: BadVideos,
-) -> None:
-    """Go through the batches of an epoch that have not been done yet."""
-    recipe, loop = run.recipe, run.recipe.loop
-    batches = _batches(run, position.epoch)
-    while position.batch < len(batches):
-        started = time.perf_counter()
-        parts = next(loaded)
-        ready = time.perf_counter()
-        for one in (one for part in parts for one in part.bad):
-            bad.meet(one)
-        at = position.epoch + position.batch / len(batches)
-        factor = learning_rate_factor(
-            recipe.schedule, at, loop.epochs, recipe.optim.lr, position.plateau
-        )
-        result = engine.step(parts, position.step, factor)
-        done = time.perf_counter()
-        position.batch += 1
-        position.step += 1
-        if journal is not None:
-            line = {
+    def _train_epoch(self) -> None:
+        """Train on the batches of an epoch that are not done yet."""
+        recipe, position, bad_videos = self.recipe, self.position, self.trainer.bad_videos
+        batches = self._epoch_batches(position.epoch)
+        while position.batch < len(batches):
+            started = time.perf_counter()
+            parts = next(self.batches)
+            loaded = time.perf_counter()
+            for video in (video for part in parts for video in part.bad):
+                bad_videos.add(video)
+            epoch = position.epoch + position.batch / len(batches)
+            factor = learning_rate_factor(
+                recipe.schedule, epoch, recipe.loop.epochs, recipe.optim.lr, position.plateau_factor
+            )
+            result = self.train_step(parts, position.step, factor)
+            seconds = time.perf_counter() - started
+            position.batch += 1
+            position.step += 1
+            values = {
                 "epoch": round(position.epoch + position.batch / len(batches), 4),
                 "loss": result.loss,
                 "top1": result.top1,
                 "lr": recipe.optim.lr * factor,
-                "clips_per_second": round(len(batches[0]) / (done - started), 3),
-                "data_wait": round((ready - started) / (done - started), 4),
+                "clips_per_second": round(len(batches[0]) / seconds, 3),
+                "data_wait": round((loaded - started) / seconds, 4),
             }
-            journal.write("step", position.step, **line)
-            steps = {"step": position.step, "steps_an_epoch": len(batches)}
-            run.watch({"kind": "step", **steps, **line})
-        if loop.save_every and position.step % loop.save_every == 0:
-            _save(run, engine, position)
-        if _enough(run, position):
-            break
-    bad.gather()
-    if position.batch == len(batches):
-        position.epoch += 1
-        position.batch = 0
+            if self.logger is not None:
+                self.logger.log("step", position.step, **values)
+            self.progress.update(
+                position.step, **{key: f"{values[key]:{how}}" for key, how in _SHOWN.items()}
+            )
+            if position.batch == len(batches):
+                self.progress.message(
+                    f"epoch {position.epoch + 1} of {recipe.loop.epochs}: loss {result.loss:.4f}, "
+                    f"top-1 {100 * result.top1:.2f} % of the last batch, "
+                    f"{values['clips_per_second']:.1f} clips/s, "
+                    f"{values['data_wait']:.0%} waiting for data"
+                )
+            if recipe.loop.save_every and position.step % recipe.loop.save_every == 0:
+                self._save()
+            if self._has_max_steps():
+                break
+        bad_videos.gather()
+        if position.batch == len(batches):
+            position.epoch += 1
+            position.batch = 0
 
+    def _evaluate(self) -> None:
+        """Evaluate, keep the best weights, and let the plateau schedule see the loss."""
+        position, schedule = self.position, self.recipe.schedule
+        epoch: float = position.epoch
+        if position.batch:
+            part = position.batch / len(self._epoch_batches(position.epoch))
+            epoch = round(epoch + part, 4)
+        with self.train_step.evaluation_network() as network:
+            metrics = self.trainer.evaluate(network)
+            position.metrics, position.evaluated_step = metrics, position.step
+            if metrics["top1"] > position.best_top1:
+                position.best_top1 = metrics["top1"]
+                position.best_epoch, position.best_step = epoch, position.step
+                if self.processes.is_main:
+                    self.trainer.keep("best", self.train_step.streams, metrics)
+        if metrics["loss"] < position.lowest_loss:
+            position.lowest_loss, position.lowest_epoch = metrics["loss"], position.epoch
+        elif (
+            schedule.kind == "plateau"
+            and position.epoch - position.lowest_epoch > schedule.patience
+        ):
+            position.plateau_factor *= schedule.decay
+            position.lowest_epoch = position.epoch
+        if self.logger is not None:
+            values = {"val_loss" if key == "loss" else key: v for key, v in metrics.items()}
+            self.logger.log("epoch", position.step, epoch=epoch, **values)
+        of_epochs = f"epoch {position.epoch} of {self.recipe.loop.epochs}"
+        self.progress.message(
+            f"{f'step {position.step}' if position.batch else of_epochs}: validation loss "
+            f"{metrics['loss']:.4f}, top-1 {100 * metrics['top1']:.2f} %"
+        )
 
-def _evaluate(run: Run, engine: Engine, position: state.Position, journal: Journal | None) -> None:
-    """Evaluate, keep the best, and let the plateau schedule see the loss."""
-    done: float = position.epoch
-    if position.batch:
-        done = round(done + position.batch / len(_batches(run, position.epoch)), 4)
-    with engine.averaged() as network:
-        metrics = run.evaluate(network)
-        position.metrics, position.evaluated = metrics, position.step
-        if metrics["top1"] > position.best:
-            position.best = metrics["top1"]
-            position.best_epoch, position.best_step = done, position.step
-            if engine.accelerator.is_main_process:
-                run.keep("best", engine.streams, metrics)
-    schedule = run.recipe.schedule
-    if metrics["loss"] < position.lowest_loss:
-        position.lowest_loss, position.lowest_epoch = metrics["loss"], position.epoch
-    elif schedule.kind == "plateau" and position.epoch - position.lowest_epoch > schedule.patience:
-        position.plateau *= schedule.decay
-        position.lowest_epoch = position.epoch
-    if journal is not None:
-        line = {"val_loss" if k == "loss" else k: v for k, v in metrics.items()}
-        journal.write("epoch", position.step, epoch=done, **line)
-        run.watch({"kind": "epoch", "step": position.step, "epoch": done, **line})
-
-
-def _save(run: Run, engine: Engine, position: state.Position) -> None:
-    if engine.accelerator.is_main_process:
-        content = {**engine.state_dict(), "fixed": _fixed(run)}
-        state.save(run.folder, position, content)
-    engine.accelerator.wait_for_everyone()
+    def _save(self) -> None:
+        if self.processes.is_main:
+            state = {**self.train_step.state_dict(), "fixed": self.fixed}
+            checkpointing.save(self.folder, self.position, state)
+        self.accelerator.wait_for_everyone()

@@ -1,178 +1,185 @@
-"""Training recipes: YAML files loaded into frozen records; every key is known, or an error.
+"""Training recipes: YAML files that are checked into frozen records.
 
-A recipe says how to train, not what on: data and weights come from the command line or from a TAO
-spec. `i3dzoo/recipes/` holds those that ship.
+A recipe describes how to train. The data and the models come from the command line, from
+`i3dzoo.finetune` or from a TAO spec. The recipes that ship are in `i3dzoo/training/recipes/`.
 """
 
-import dataclasses
-import difflib
-import importlib.util
-import types
-import typing
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from i3dzoo.errors import DependencyError, RecipeError, UnknownNameError
-from i3dzoo.training.ranges import RANGES, Range, check_range, check_together
+import msgspec
+from msgspec import Meta
 
-__all__ = [
-    "Augment",
-    "Evaluation",
-    "Loop",
-    "Network",
-    "Optim",
-    "Recipe",
-    "Schedule",
-    "check_value",
-    "load_recipe",
-    "need_yaml",
-    "override",
-    "recipe_names",
-    "yaml_value",
+from i3dzoo.errors import RecipeError, UnknownNameError
+from i3dzoo.network.architecture import ENDPOINTS, MIN_FRAMES
+from i3dzoo.records import Record, convert, parse_yaml, read_yaml
+
+_RECIPES = files("i3dzoo.training") / "recipes"
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Size = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Freeze = Annotated[
+    str,
+    Meta(
+        pattern=f"^(none|trunk|until:({'|'.join(ENDPOINTS)}))$",
+        description=f"none, trunk, or until: and one of {', '.join(ENDPOINTS)}",
+    ),
 ]
+ResizeMode = Literal["short", "squash"]
+PerChannel = Meta(min_length=1, description="a number for each channel")
 
 
-@dataclass(frozen=True)
-class Network:
-    """What is trained.
+class Network(Record, frozen=True):
+    """The section `network`: which parts of the network are trained.
 
     Attributes:
-        dropout: Before the head, 0..1.
-        freeze: `none`, `trunk` (all but the head), or `until:ENDPOINT` (that endpoint and all
+        dropout: Dropout before the head, 0..1.
+        freeze: `none`, `trunk` (all but the head), or `until:ENDPOINT` (this endpoint and all
             before it).
-        unfreeze_epoch: Epoch at which what is frozen begins to learn; None leaves it frozen.
-        batchnorm: `train` updates statistics on each device, `sync` over all devices, `frozen`
-            keeps those of the checkpoint; with small batches that helps.
-        ema: Decay of an exponential moving average of the weights, which is what is evaluated
-            and kept; None keeps the weights themselves.
-        init: `checkpoint`, or `random`, which takes nothing of it but its shape.
+        unfreeze_epoch: Epoch at which frozen parts are unfrozen; None keeps them frozen.
+        batchnorm: `train` updates the statistics on each device, `sync` over all devices; `frozen`
+            keeps those of the checkpoint, which helps with small batches.
+        ema: Decay of an exponential moving average of the weights, which is evaluated and kept
+            instead of the weights; None uses the weights.
+        init: `checkpoint`, or `random` to use only the shape of the checkpoint.
     """
 
-    dropout: float = 0.5
-    freeze: str = "none"
-    unfreeze_epoch: int | None = None
+    dropout: Fraction = 0.5
+    freeze: Freeze = "none"
+    unfreeze_epoch: Count | None = None
     batchnorm: Literal["train", "sync", "frozen"] = "train"
-    ema: float | None = None
+    ema: Fraction | None = None
     init: Literal["checkpoint", "random"] = "checkpoint"
 
 
-@dataclass(frozen=True)
-class Augment:
-    """How a training clip is made.
+class Augment(Record, frozen=True):
+    """The section `augment`: how a training clip is made.
 
     Attributes:
-        frames: Of one clip; None takes the checkpoint's.
+        frames: Frames of a clip; None takes the checkpoint's.
         resize: Short side in pixels; None takes the checkpoint's.
-        crop: Edge of the square crop; None takes the checkpoint's.
-        train_crop: `random`, or `center`.
-        flip: Probability of a horizontal flip; of flow, the x component changes sign with it.
-        mean: Of each channel in 0..1, in place of the checkpoint's.
-        std: Likewise.
-        clips_per_video: Clips taken of each video in an epoch.
-        fps: Frames a second; `checkpoint`, `native`, or a number.
+        resize_mode: `short` resizes the short side, then crops; `squash` resizes both sides to
+            `crop`; None takes the checkpoint's.
+        test_resize_mode: The same for evaluation and for the checkpoint; None is `resize_mode`.
+        crop: Edge of the square crop in pixels; None takes the checkpoint's.
+        sampling: `consecutive` frames, or one from each of `frames` equal parts of the video
+            (`interval`); None takes the checkpoint's.
+        train_crop: `random` or `center`.
+        flip: Probability of a horizontal flip; in flow, it also changes the sign of x.
+        mean: Mean of each channel, 0..1; None takes the checkpoint's.
+        std: Standard deviation of each channel, 0..1; None takes the checkpoint's.
+        clips_per_video: Clips of each video in an epoch.
+        fps: Frame rate: a number, `native` for that of the video, or `checkpoint`.
     """
 
-    frames: int | None = None
-    resize: int | None = None
-    crop: int | None = None
+    frames: Annotated[int, Meta(ge=MIN_FRAMES)] | None = None
+    resize: Size | None = None
+    resize_mode: ResizeMode | None = None
+    test_resize_mode: ResizeMode | None = None
+    crop: Size | None = None
+    sampling: Literal["consecutive", "interval"] | None = None
     train_crop: Literal["random", "center"] = "random"
-    flip: float = 0.5
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    clips_per_video: int = 1
-    fps: str = "native"
+    flip: Fraction = 0.5
+    mean: Annotated[tuple[float, ...], PerChannel] | None = None
+    std: Annotated[tuple[Positive, ...], PerChannel] | None = None
+    clips_per_video: Size = 1
+    fps: Literal["checkpoint", "native"] | Positive = "native"
 
 
-@dataclass(frozen=True)
-class Optim:
-    """The optimiser.
+class Optim(Record, frozen=True):
+    """The section `optim`: the optimiser.
 
     Attributes:
         kind: `sgd` or `adamw`.
-        lr: For `Loop.batch_size` clips a step, over all devices.
-        momentum: Of SGD.
-        nesterov: Of SGD.
-        weight_decay: L2 of SGD, decoupled for AdamW.
-        head_lr_scale: Factor on the learning rate of the head.
+        lr: Learning rate for `loop.batch_size` clips a step, over all devices.
+        momentum: Momentum of SGD.
+        nesterov: Whether SGD uses Nesterov momentum.
+        weight_decay: L2 penalty of SGD; decoupled for AdamW.
+        head_lr_scale: Factor of the learning rate of the head.
         clip_grad_norm: Largest norm of all gradients together; None does not clip.
-        label_smoothing: 0..1.
-        class_weights: `none`, or `balanced`: inversely to how often a class occurs.
+        label_smoothing: Label smoothing, 0..1.
+        class_weights: `none`, or `balanced`: inversely proportional to the frequency of a class.
     """
 
     kind: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.01
-    momentum: float = 0.9
+    lr: Positive = 0.01
+    momentum: Fraction = 0.9
     nesterov: bool = False
-    weight_decay: float = 1e-7
-    head_lr_scale: float = 1.0
-    clip_grad_norm: float | None = None
-    label_smoothing: float = 0.0
+    weight_decay: NonNegative = 1e-7
+    head_lr_scale: NonNegative = 1.0
+    clip_grad_norm: Positive | None = None
+    label_smoothing: Fraction = 0.0
     class_weights: Literal["none", "balanced"] = "none"
 
+    def __post_init__(self) -> None:
+        if self.kind == "sgd" and self.nesterov and not self.momentum:
+            raise ValueError("expected a momentum greater than 0 with nesterov, found 0")
 
-@dataclass(frozen=True)
-class Schedule:
-    """How the learning rate changes.
+
+class Schedule(Record, frozen=True):
+    """The section `schedule`: how the learning rate changes.
 
     Attributes:
         kind: `multistep`, `cosine`, `plateau` (of the validation loss) or `constant`.
         steps: Epochs after which `multistep` multiplies by `decay`.
         decay: Factor of `multistep` and `plateau`.
-        patience: Epochs without improvement that `plateau` waits.
-        min_lr: `cosine` ends here, `plateau` goes no lower but for a rate that begins lower.
-        warmup_epochs: Epochs over which the rate rises from 0, linearly; may be a fraction.
+        patience: Epochs without improvement before `plateau` reduces the rate.
+        min_lr: Final rate of `cosine`, and lower limit of `plateau`.
+        warmup_epochs: Epochs, or a fraction, in which the rate rises linearly from 0.
     """
 
     kind: Literal["multistep", "cosine", "plateau", "constant"] = "multistep"
-    steps: tuple[int, ...] = (12, 25)
-    decay: float = 0.1
-    patience: int = 10
-    min_lr: float = 0.0
-    warmup_epochs: float = 0.0
+    steps: tuple[Count, ...] = (12, 25)
+    decay: Fraction = 0.1
+    patience: Count = 10
+    min_lr: NonNegative = 0.0
+    warmup_epochs: NonNegative = 0.0
 
 
-@dataclass(frozen=True)
-class Loop:
-    """The loop.
+class Loop(Record, frozen=True):
+    """The section `loop`: epochs, batches, precision and seed.
 
     Attributes:
         epochs: Passes over the training videos.
-        max_steps: Optimiser steps after which to stop, however many epochs that is.
-        batch_size: Clips an optimiser step, over all devices and accumulations.
+        max_steps: Optimiser steps after which to stop, regardless of `epochs`; None is no limit.
+        batch_size: Clips of an optimiser step, over all devices and parts.
         accumulate: Parts that each device cuts its share of a batch into, to save memory.
-        precision: `fp32`, `bf16` or `fp16` (with loss scaling).
-        seed: Of everything that is drawn.
-        workers: Processes that decode.
+        precision: `fp32`, `bf16`, or `fp16` with loss scaling.
+        seed: Seed of everything random.
+        workers: Processes that decode videos.
         channels_last: Memory layout; faster on GPUs with half precision, and on CPUs.
         compile: Whether to use torch.compile.
-        checkpoint_activations: Recompute blocks in the backward pass, to save memory.
+        checkpoint_activations: Recompute activations in the backward pass, to save memory.
         save_every: Steps between checkpoints; None saves once an epoch.
-        early_stop: Epochs without a better top-1 after which to stop; None goes on.
-        cudnn_benchmark: Whether cuDNN looks for its fastest algorithms, for clips of one size.
-        cudnn_deterministic: Whether cuDNN computes the same twice, which is slower.
+        early_stop: Epochs without a better top-1 after which to stop; None does not stop early.
+        cudnn_benchmark: Whether cuDNN searches for its fastest algorithms for clips of one size.
+        cudnn_deterministic: Whether cuDNN uses deterministic algorithms, which are slower.
     """
 
-    epochs: int = 35
-    max_steps: int | None = None
-    batch_size: int = 64
-    accumulate: int = 1
+    epochs: Size = 35
+    max_steps: Size | None = None
+    batch_size: Size = 64
+    accumulate: Size = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    seed: int = 1234
-    workers: int = 8
+    seed: Seed = 1234
+    workers: Count = 8
     channels_last: bool = False
     compile: bool = False
     checkpoint_activations: bool = False
-    save_every: int | None = None
-    early_stop: int | None = None
+    save_every: Size | None = None
+    early_stop: Size | None = None
     cudnn_benchmark: bool = False
     cudnn_deterministic: bool = False
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How the network is evaluated.
+class EvaluationSettings(Record, frozen=True):
+    """The section `evaluation`: how the network is evaluated.
 
     Attributes:
         protocol: `center`, `tao`, `paper`, or `multi:CLIPSxCROPS`; see `i3dzoo evaluate`.
@@ -181,199 +188,89 @@ class Evaluation:
     """
 
     protocol: str = "center"
-    every: int = 1
-    batch_size: int = 8
+    every: Size = 1
+    batch_size: Size = 8
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Record, frozen=True):
     """How to train: the sections of a recipe file.
 
     Attributes:
-        title: One line about it, with its source.
-        network: What is trained.
+        title: One line that describes the recipe and its source.
+        network: Which parts of the network are trained.
         augment: How a training clip is made.
         optim: The optimiser.
         schedule: How the learning rate changes.
-        loop: Epochs, batches, precision, seeds.
-        evaluation: How it is evaluated.
+        loop: Epochs, batches, precision and seed.
+        evaluation: How the network is evaluated.
     """
 
     title: str = ""
-    network: Network = field(default_factory=Network)
-    augment: Augment = field(default_factory=Augment)
-    optim: Optim = field(default_factory=Optim)
-    schedule: Schedule = field(default_factory=Schedule)
-    loop: Loop = field(default_factory=Loop)
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    network: Network = Network()
+    augment: Augment = Augment()
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    loop: Loop = Loop()
+    evaluation: EvaluationSettings = EvaluationSettings()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as YAML and JSON take it."""
-        return dataclasses.asdict(self)
-
-
-def need_yaml() -> None:
-    """Make sure that PyYAML is there.
-
-    Raises:
-        DependencyError: It is not installed.
-    """
-    if importlib.util.find_spec("yaml") is None:
-        raise DependencyError("recipes need PyYAML: pip install 'i3dzoo[train]'")
+        """Return the recipe as plain data, for YAML and JSON."""
+        document: dict[str, Any] = msgspec.to_builtins(self)
+        return document
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Return the recipes that ship, in alphabetical order."""
-    found = (entry.name for entry in (files("i3dzoo") / "recipes").iterdir())
-    return tuple(sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml")))
+    """Return the names of the recipes that ship, in alphabetical order."""
+    names = (entry.name for entry in _RECIPES.iterdir())
+    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """Return a recipe that ships, by name, or one of the user's own, by file.
-
-    Raises:
-        UnknownNameError: It is neither.
-        RecipeError: A key is unknown, or a value is not of its type or range; the message names
-            the nearest key.
-    """
-    if str(name) in recipe_names():
-        text = (files("i3dzoo") / "recipes" / f"{name}.yaml").read_text("utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+    """Load a recipe that ships, by name, or a YAML file."""
+    names = recipe_names()
+    if str(name) in names:
+        text = (_RECIPES / f"{name}.yaml").read_bytes()
+        document = parse_yaml(text, where=str(name), error=RecipeError)
+    elif Path(name).exists():
+        document = read_yaml(name, error=RecipeError)
     else:
         raise UnknownNameError(
-            f"{name}: is neither a recipe nor a file; there are {', '.join(recipe_names())}"
+            f"{name}: not a recipe and not a file; the recipes are {', '.join(names)}"
         )
-    need_yaml()
-    import yaml
-
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{name}: is no YAML: {error}") from error
-    return _recipe(str(name), document or {})
+    return convert({} if document is None else document, Recipe, str(name), RecipeError)
 
 
-def override(recipe: Recipe, settings: typing.Iterable[str]) -> Recipe:
-    """Return a recipe with `KEY=VALUE` settings applied, such as `optim.lr=0.005`.
+def override(recipe: Recipe, settings: Mapping[str, Any] | Iterable[str]) -> Recipe:
+    """Return a recipe with some keys replaced.
 
-    Values are YAML: `null` is None, `[12, 25]` a list.
-
-    Raises:
-        RecipeError: A key is unknown, a value is not of its type or range, or there is no `=`.
+    The settings are values by key, `{"optim.lr": 0.005}`, or texts, `["optim.lr=0.005"]`, whose
+    values are YAML: `null` is None, and `[12, 25]` is a list.
     """
+    if isinstance(settings, Mapping):
+        where, values = "settings", list(settings.items())
+    else:
+        where = "--set"
+        values = [parse_setting(setting, "--set ", "optim.lr=0.005") for setting in settings]
     document = recipe.to_dict()
-    for setting in settings:
-        key, equals, value = setting.partition("=")
+    for key, value in values:
         section, dot, name = key.partition(".")
-        sections = {name: part for name, part in document.items() if isinstance(part, dict)}
-        if not equals or (dot and section not in sections):
+        target = document.get(section) if dot else document
+        if not isinstance(target, dict):
+            sections = sorted(name for name, part in document.items() if isinstance(part, dict))
             raise RecipeError(
-                f"--set {setting}: expected SECTION.KEY=VALUE with a section of {_listed(sections)}"
+                f"{where} {key}: expected SECTION.KEY with one of the sections "
+                f"{', '.join(sections)}, such as optim.lr"
             )
-        target = document[section] if dot else document
-        target[name if dot else key] = yaml_value(f"--set {setting}", value)
-    return _recipe("--set", document)
+        target[name if dot else key] = value
+    return convert(document, Recipe, where, RecipeError)
 
 
-def yaml_value(where: str, text: str) -> Any:
-    """Return the value of a `KEY=VALUE` setting.
+def parse_setting(setting: str, option: str, example: str) -> tuple[str, Any]:
+    """Return the key and the value of `KEY=VALUE`, whose value is YAML.
 
-    Args:
-        where: The setting, for the message.
-        text: Its value, in YAML.
-
-    Raises:
-        RecipeError: It is no YAML.
+    A message names the option before the setting, and shows an example of a setting.
     """
-    need_yaml()
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a date that does not exist is a ValueError
-        raise RecipeError(
-            f"{where}: the value is no YAML; expected one such as 1, true, null or [12, 25]"
-        ) from error
-
-
-def _recipe(where: str, document: Any) -> Recipe:
-    recipe: Recipe = _record(where, Recipe, document, "")
-    check_together(where, recipe)
-    return recipe
-
-
-def _record(where: str, kind: Any, document: Any, path: str) -> Any:
-    """Make a record of a mapping, every key known and every value of its type and range."""
-    if not isinstance(document, dict):
-        raise RecipeError(f"{where}: {path[:-1] or 'the file'} is {document!r}; expected a mapping")
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for key, value in document.items():
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
-            hint = f"did you mean {path}{near[0]}?" if near else f"expected {_listed(hints)}"
-            raise RecipeError(f"{where}: unknown key {path}{key}; {hint}")
-        if dataclasses.is_dataclass(hints[key]):
-            values[key] = _record(where, hints[key], value, f"{path}{key}.")
-        else:
-            name = f"{path}{key}"
-            values[key] = check_value(where, hints[key], value, name)
-            check_range(where, name, values[key], RANGES.get(name, Range()))
-    return kind(**values)
-
-
-def check_value(where: str, hint: Any, value: Any, path: str) -> Any:
-    """Check a value against a type hint; whole numbers are numbers, lists become tuples.
-
-    Args:
-        where: The file, for the message.
-        hint: The type, such as `int | None` or a Literal.
-        value: As YAML gave it.
-        path: The key, for the message.
-
-    Raises:
-        RecipeError: It is of another type.
-    """
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        if option is type(None) and value is None:
-            return None
-        if typing.get_origin(option) is Literal and value in typing.get_args(option):
-            return value
-        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
-            item = typing.get_args(option)[0]
-            return tuple(check_value(where, item, each, path) for each in value)
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if option is float and isinstance(value, str) and _is_number(value):
-            return float(value)  # YAML 1.1 takes 1e-7 for a text
-        if option in (int, bool, str) and type(value) is option:
-            return value
-        if option is str and isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)
-    raise RecipeError(f"{where}: {path} is {value!r}; expected {_expected(options)}")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _expected(options: tuple[Any, ...]) -> str:
-    words = []
-    for option in options:
-        if typing.get_origin(option) is Literal:
-            words += [repr(each) for each in typing.get_args(option)]
-        else:
-            words.append(
-                "null" if option is type(None) else getattr(option, "__name__", str(option))
-            )
-    return " or ".join(words)
-
-
-def _listed(keys: typing.Iterable[str]) -> str:
-    return ", ".join(sorted(keys))
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise RecipeError(f"{option}{setting}: expected KEY=VALUE, such as {example}")
+    return key, parse_yaml(text, where=f"{option}{setting}", error=RecipeError)

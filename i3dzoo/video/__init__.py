@@ -1,25 +1,42 @@
-"""Video in: decoding, sampling in time, transforms, datasets, optical flow."""
+"""Read videos: decoding, sampling in time, transforms, datasets, loading, optical flow.
 
-from i3dzoo.video.batches import Batch, EpochSampler, collate, loader, normalise
-from i3dzoo.video.cache import FrameCache
-from i3dzoo.video.dataset import (
-    CENTRE,
-    MULTI,
-    TRAIN,
-    WHOLE,
-    BadVideo,
-    Sample,
-    Sampling,
-    VideoDataset,
-    together,
-)
-from i3dzoo.video.decode import probe, read, stream
-from i3dzoo.video.index import Entry, Index, read_index, write_index
-from i3dzoo.video.records import Channels, Frames, Video, VideoInfo
-from i3dzoo.video.sampling import Clip, Samples, clip_at, clips, resample, whole, windows
-from i3dzoo.video.seek import TimedFrames, read_at
-from i3dzoo.video.splits import SplitLists, read_splits
-from i3dzoo.video.transforms import load_clips, preprocess, resized_size
+Names are imported when they are first used, so that a process that decodes needs no PyTorch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from i3dzoo.video.bad_videos import BadVideo
+    from i3dzoo.video.cache import FrameCache
+    from i3dzoo.video.dataset import Sample, VideoDataset
+    from i3dzoo.video.decode import probe, read, stream
+    from i3dzoo.video.frames import frames_digest
+    from i3dzoo.video.index import Entry, Index
+    from i3dzoo.video.index_file import read_index, write_index
+    from i3dzoo.video.info import Channels, Frames, Video, VideoInfo
+    from i3dzoo.video.loader import Batch, centre_clip, epoch_batches, load_batches, load_clips
+    from i3dzoo.video.sampling import Clip, Samples, clip_at, clips, resample, whole, windows
+    from i3dzoo.video.splits import SplitLists, read_splits
+    from i3dzoo.video.transforms import normalise, preprocess, resized_size
+    from i3dzoo.video.views import CENTRE, MULTI, TRAIN, WHOLE, Sampling
+
+_HOME = {
+    "bad_videos": ["BadVideo"],
+    "cache": ["FrameCache"],
+    "dataset": ["Sample", "VideoDataset"],
+    "decode": ["probe", "read", "stream"],
+    "frames": ["frames_digest"],
+    "index": ["Entry", "Index"],
+    "index_file": ["read_index", "write_index"],
+    "info": ["Channels", "Frames", "Video", "VideoInfo"],
+    "loader": ["Batch", "centre_clip", "epoch_batches", "load_batches", "load_clips"],
+    "sampling": ["Clip", "Samples", "clip_at", "clips", "resample", "whole", "windows"],
+    "splits": ["SplitLists", "read_splits"],
+    "transforms": ["normalise", "preprocess", "resized_size"],
+    "views": ["CENTRE", "MULTI", "TRAIN", "WHOLE", "Sampling"],
+}
+_MODULES = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "CENTRE",
@@ -31,7 +48,6 @@ __all__ = [
     "Channels",
     "Clip",
     "Entry",
-    "EpochSampler",
     "FrameCache",
     "Frames",
     "Index",
@@ -39,27 +55,32 @@ __all__ = [
     "Samples",
     "Sampling",
     "SplitLists",
-    "TimedFrames",
     "Video",
     "VideoDataset",
     "VideoInfo",
+    "centre_clip",
     "clip_at",
     "clips",
-    "collate",
+    "epoch_batches",
+    "frames_digest",
+    "load_batches",
     "load_clips",
-    "loader",
     "normalise",
     "preprocess",
     "probe",
     "read",
-    "read_at",
     "read_index",
     "read_splits",
     "resample",
     "resized_size",
     "stream",
-    "together",
     "whole",
     "windows",
     "write_index",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'i3dzoo.video' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"i3dzoo.video.{_MODULES[name]}"), name)

@@ -1,5 +1,6 @@
-"""Finding a dataset's files: extracted, in class archives, or in the one official archive."""
+"""Find the files of a dataset: extracted, in archives of classes, or in the official archive."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -8,19 +9,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from i3dzoo.errors import DatasetError, DependencyError, MissingFileError
+from i3dzoo.files import missing_error
+from i3dzoo.files.output_names import name_key
 from i3dzoo.progress import Progress
 from i3dzoo.video.splits import DatasetName, SplitLists, read_splits
-
-__all__ = ["extract", "find_clips", "find_splits"]
+from i3dzoo.video.walk import walk_files
 
 _ARCHIVES = frozenset({".rar", ".zip", ".7z", ".tar"})
-_VIDEOS = frozenset({".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg"})
 _MARKS = {"hmdb51": "_test_split1.txt", "ucf101": "classInd.txt"}
 _LISTS = {"hmdb51": "split", "ucf101": "traintestsplit"}  # in the names of archives of lists
 
 
 def _commands(archive: Path, folder: Path) -> Iterator[list[str]]:
-    """Yield what extracts an archive, for each extractor that is present."""
+    """Yield a command that extracts an archive for each installed program."""
     source, target = str(archive.absolute()), str(folder.absolute())
     for name in ("unrar", "7zz", "7z", "bsdtar"):
         if (tool := shutil.which(name)) is None:
@@ -34,16 +35,7 @@ def _commands(archive: Path, folder: Path) -> Iterator[list[str]]:
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Extract an archive into a folder; one that was extracted before is left as it is.
-
-    Args:
-        archive: .rar, .zip, .7z or .tar.
-        folder: Becomes the archive's contents when all of it is there, not before.
-
-    Raises:
-        DependencyError: No program that extracts it is installed.
-        DatasetError: None of those that are could extract it.
-    """
+    """Extract an archive to a folder, which appears when it is complete, unless it exists."""
     if folder.exists():
         return
     part = folder.with_name(f".{folder.name}.part")
@@ -57,133 +49,115 @@ def extract(archive: Path, folder: Path) -> None:
             raise DatasetError(f"{archive}: cannot be extracted: {error}") from error
         part.rename(folder)
         return
-    complaints = []
+    failures = []
     for command in _commands(archive, part):
-        # Our own list of arguments, no shell: names of files cannot become commands.
-        done = subprocess.run(  # noqa: S603
+        # A list of arguments without a shell, so names of files cannot become commands.
+        result = subprocess.run(  # noqa: S603
             command, stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
-        if done.returncode == 0:
+        if result.returncode == 0:
             part.rename(folder)
             return
-        words = (done.stderr or done.stdout).decode(errors="replace").split()
-        complaints.append(f"{Path(command[0]).name}: {' '.join(words)[:200] or done.returncode}")
+        words = (result.stderr or result.stdout).decode(errors="replace").split()
+        failures.append(f"{Path(command[0]).name}: {' '.join(words)[:200] or result.returncode}")
     shutil.rmtree(part, ignore_errors=True)
-    if not complaints:
+    if not failures:
         raise DependencyError(
             f"{archive}: extracting it needs 7z, unrar or bsdtar, and none is installed; "
-            "on Debian and Ubuntu: apt install libarchive-tools (or unrar), on macOS bsdtar is "
-            "there, with conda: conda install libarchive; or extract it and name the folder"
+            "run apt install libarchive-tools (or unrar) on Debian and Ubuntu, or conda install "
+            "libarchive; or extract it yourself and pass the folder"
         )
-    raise DatasetError(f"{archive}: cannot be extracted; {'; '.join(complaints)}")
+    raise DatasetError(f"{archive}: cannot be extracted; {'; '.join(failures)}")
 
 
 def find_clips(
     source: Path, names: Iterable[str], staging: Path, progress: Progress
 ) -> dict[str, Path]:
-    """Find the files of these names under a folder, extracting archives where they must be.
+    """Return the paths of files under a folder; extract archives if some are missing.
 
-    Class archives are extracted only when a clip of theirs is wanted and not there already.
-
-    Args:
-        source: A folder or an archive.
-        names: Of the files, which differ even when case is ignored.
-        staging: Where archives are extracted.
-        progress: Hears of every archive.
-
-    Returns:
-        Where each file is, for those that were found.
-
-    Raises:
-        MissingFileError: There is nothing at `source`.
-        DependencyError: An archive must be extracted and no extractor is installed.
-        DatasetError: An archive cannot be extracted.
+    Of several files of a name, the first is taken; that they differ in size is said.
     """
     if not source.exists():
-        raise MissingFileError(f"{source}: no such file or folder")
-    wanted = {name.lower(): name for name in names}
-    found: dict[str, Path] = {}
+        raise missing_error(source)
+    wanted = {name_key(name): name for name in names}
+    files: dict[str, Path] = {}
     archives: list[Path] = []
-    _look(source, wanted, found, archives)
+    differing = _collect(source, wanted, files, archives)
+    if differing:
+        name, path = next(iter(differing.items()))
+        progress.message(
+            f"{len(differing):,} of the clips have several files that differ in size; the first is "
+            f"taken: {files[name]}, and not {path}"
+        )
     if staging.is_dir():
-        _look(staging, wanted, found, [], links=False)
-    while archives and len(found) < len(wanted):
+        _collect(staging, wanted, files, [], links=False)
+    while archives and len(files) < len(wanted):
         archive = archives.pop(0)
         if any(word in archive.stem.lower() for word in _LISTS.values()):
-            continue  # the split lists, not clips
-        folder = staging / archive.stem
+            continue  # an archive of split lists
+        folder = _extracted(archive, staging)
         if not folder.exists():
-            progress.say(f"extracting {archive.name}")
+            progress.message(f"extracting {archive.name}")
         extract(archive, folder)
-        _look(folder, wanted, found, archives, links=False)
-    return found
+        _collect(folder, wanted, files, archives, links=False)
+    return files
 
 
 def find_splits(
     source: Path, dataset: DatasetName, splits: Path | None, staging: Path
 ) -> SplitLists:
-    """Find and read the official lists: where the user says, or anywhere under the source.
-
-    Raises:
-        MissingFileError: They are not there.
-        DatasetError: They are malformed, or their archive cannot be extracted.
-    """
+    """Find and read the official lists, in `splits` or else anywhere under `source`."""
     where = splits or source
     if not where.exists():
-        raise MissingFileError(f"{where}: no such file or folder")
+        raise missing_error(where)
     mark = _MARKS[dataset]
     folder = _folder_with(where, mark)
     if folder is None:
-        archives = sorted(_files(where), key=lambda path: len(path.parts))
+        archives = sorted(walk_files(where), key=lambda path: len(path.parts))
         for archive in archives:
             named = _LISTS[dataset] in archive.stem.lower() or archive == splits
             if archive.suffix.lower() in _ARCHIVES and named:
-                extract(archive, staging / archive.stem)
-                folder = _folder_with(staging / archive.stem, mark)
+                extract(archive, _extracted(archive, staging))
+                folder = _folder_with(_extracted(archive, staging), mark)
                 if folder is not None:
                     break
     if folder is None:
         expected = "<class>_test_split1.txt" if dataset == "hmdb51" else "classInd.txt"
         raise MissingFileError(
-            f"{where}: the official split lists are not there ({expected}, ...); "
-            "pass --splits with the folder or archive that holds them"
+            f"{where}: holds no official split lists ({expected}, ...); "
+            "pass their folder or archive with --splits"
         )
     return read_splits(folder, dataset)
 
 
-def _look(
+def _extracted(archive: Path, staging: Path) -> Path:
+    """Return the folder to which an archive is extracted; others may have the same name."""
+    digest = hashlib.sha256(os.fsencode(archive.absolute())).hexdigest()[:8]
+    return staging / f"{archive.stem}-{digest}"
+
+
+def _collect(
     source: Path,
     wanted: dict[str, str],
-    found: dict[str, Path],
+    files: dict[str, Path],
     archives: list[Path],
     links: bool = True,
-) -> None:
-    for path in _files(source, links):
+) -> dict[str, Path]:
+    """Add the wanted files and the archives; return other files of a name that differ in size."""
+    differing = {}
+    for path in walk_files(source, links):
         suffix = path.suffix.lower()
         if suffix in _ARCHIVES:
             archives.append(path)
-        elif suffix in _VIDEOS and (name := wanted.get(path.name.lower())):
-            found.setdefault(name, path)
+        elif name := wanted.get(name_key(path.name)):
+            first = files.setdefault(name, path)
+            if first != path and first.stat().st_size != path.stat().st_size:
+                differing[name] = path
+    return differing
 
 
 def _folder_with(source: Path, mark: str) -> Path | None:
-    for path in _files(source):
+    for path in walk_files(source):
         if path.name.endswith(mark):
             return path.parent
     return None
-
-
-def _files(source: Path, links: bool = True) -> Iterator[Path]:
-    """Yield files in order of their names, hidden ones left out; linked folders are not entered.
-
-    Links to files are followed in a folder of the user's, not in what an archive has made.
-    """
-    if source.is_file():
-        yield source
-        return
-    for folder, folders, names in os.walk(source):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if not name.startswith(".") and path.is_file() and (links or not path.is_symlink()):
-                yield path

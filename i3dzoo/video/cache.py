@@ -1,44 +1,45 @@
-"""A cache of decoded frames, bounded in bytes, that all workers of a run share."""
+"""A cache of decoded frames, limited in bytes, that all workers of a run share."""
 
 import contextlib
 import os
 import shutil
-import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from i3dzoo.errors import OutputError
-from i3dzoo.video.records import Frames
+from i3dzoo.files.temporary import temporary_folder
+from i3dzoo.video.info import Frames
 
-__all__ = ["FrameCache"]
+FRAMES_PREFIX: Final = "i3dzoo-frames"
+"""The names of the folders of cached frames begin with it."""
 
 
 class FrameCache:
     """Decoded frames in a temporary folder, one memory-mapped array a video.
 
-    Which videos are kept is decided before the first is decoded: those that are reserved while
-    room is left. An epoch reads every video once, so that throwing out the oldest would throw out
-    each just before it is needed; to keep the first comers is the best that can be done, and it
-    takes no talk between workers. The system holds what is read in memory as long as there is
-    memory to spare. The folder goes when the cache is closed or the process that made it ends.
+    The videos to keep are chosen before the first is decoded: those that are reserved while there
+    is room. An epoch reads every video once, so evicting the oldest would evict each video just
+    before it is needed. Keeping the first ones is optimal, and workers need not communicate. The
+    operating system keeps the arrays in memory while there is enough. The folder is removed when
+    the cache is closed or the process that made it ends, and if that is killed, by the next cache.
 
     Attributes:
-        limit: Most bytes.
-        reserved: Bytes that are promised.
-        folder: Where the arrays are.
+        limit: Largest size in bytes.
+        reserved: Reserved bytes.
+        folder: Folder of the arrays.
     """
 
     def __init__(self, limit: int, parent: str | Path | None = None) -> None:
         """Make an empty cache.
 
         Args:
-            limit: Most bytes.
-            parent: Folder to make the cache's own folder in; by default where the system keeps
-                temporary files. A folder in memory (/dev/shm) never touches the disk.
+            limit: Largest size in bytes.
+            parent: Folder in which to make the cache's folder; by default, the system's folder for
+                temporary files. /dev/shm keeps the cache in memory.
 
         Raises:
             OutputError: The folder cannot be made.
@@ -46,50 +47,47 @@ class FrameCache:
         self.limit = limit
         self.reserved = 0
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix="i3dzoo-frames-", dir=parent))
+            self.folder, lock = temporary_folder(FRAMES_PREFIX, parent)
         except OSError as error:
             raise OutputError(
-                f"{parent}: no folder for cached frames can be made: {error}"
+                f"{parent}: the folder for cached frames cannot be made: {error}"
             ) from error
-        self._finalizer: Any = weakref.finalize(self, _remove, self.folder, os.getpid())
+        self._finalizer: Any = weakref.finalize(self, _remove, self.folder, lock, os.getpid())
 
     @classmethod
     def of(cls, folder: str | Path, limit: int) -> "FrameCache":
-        """Return the cache that another process of this machine has made, and will remove.
-
-        Processes that reserve for the same videos in the same order keep the same ones, each once.
-        """
+        """Join the cache of another process on this machine; that process removes the folder."""
         cache = cls.__new__(cls)
         cache.limit, cache.reserved, cache.folder, cache._finalizer = limit, 0, Path(folder), None
         return cache
 
     def __getstate__(self) -> dict[str, Any]:
-        # Workers get the folder, but not the duty to remove it.
+        # Workers use the folder, but do not remove it.
         return {**self.__dict__, "_finalizer": None}
 
     def reserve(self, size: int) -> bool:
-        """Promise room for `size` bytes; False where there is not so much left."""
+        """Reserve `size` bytes; return False if there is not enough room."""
         if self.reserved + size > self.limit:
             return False
         self.reserved += size
         return True
 
     def frames(self, key: str, shape: tuple[int, ...], fill: Callable[[Frames], None]) -> Frames:
-        """Return a video's frames, and have them decoded if they are not here.
+        """Return the frames of a video, and decode them if they are not in the cache.
 
         Args:
-            key: Name of the video's file in the cache.
-            shape: Of all its frames.
-            fill: Decodes all frames into the array that it is given.
+            key: Name of the video in the cache.
+            shape: Shape of the array of all its frames.
+            fill: Decodes all frames into an array.
 
         Returns:
-            uint8 of that shape, read-only; a memory map, or, where the disk is full, an array.
+            Read-only uint8 of this shape: memory-mapped, or in memory if the disk is full.
         """
         path = self.folder / f"{key}.npy"
         if not path.exists():
             part = self.folder / f".{key}.{os.getpid()}.part"
             try:
-                # Reserve the blocks: writing to a map of a full disk would kill the process.
+                # Allocate the blocks, since writing to a map on a full disk kills the process.
                 with part.open("wb") as file:
                     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_1_0(file, header)
@@ -104,11 +102,11 @@ class FrameCache:
                 part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
-        # A plain array on the same memory: slicing it is several times as fast as slicing a map.
+        # Slicing a plain array is several times as fast as slicing a memmap of the same memory.
         return np.asarray(np.load(path, mmap_mode="r"))
 
     def close(self) -> None:
-        """Remove the folder and all that is in it."""
+        """Remove the folder."""
         if self._finalizer is not None:
             self._finalizer()
 
@@ -120,8 +118,9 @@ def _allocate(descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)
 
 
-def _remove(folder: Path, owner: int) -> None:
-    # A forked worker inherits the finalizer; only the process that made the folder removes it.
+def _remove(folder: Path, lock: int, owner: int) -> None:
+    # Forked workers inherit the finalizer, but only the owner removes the folder.
     if os.getpid() == owner:
         with contextlib.suppress(OSError):
             shutil.rmtree(folder)
+        os.close(lock)

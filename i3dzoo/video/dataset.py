@@ -1,395 +1,241 @@
-"""A prepared dataset as PyTorch takes it: clips, cut and augmented, as uint8.
-
-```python
-from i3dzoo.metadata import default_input
-from i3dzoo.video import TRAIN, MULTI, VideoDataset, loader, normalise
-
-spec = default_input("rgb")
-train = VideoDataset("data/hmdb51", spec, split=1, role="train", sampling=TRAIN, seed=0)
-for epoch in range(epochs):
-    train.set_epoch(epoch)
-    for batch in loader(train, batch_size=8, workers=4, shuffle=True):
-        inputs = normalise(batch.clips.to(device), spec)  # float32 [8, 3, 64, 224, 224]
-        loss = cross_entropy(network(inputs), batch.labels.to(device))
-```
-"""
+"""A prepared dataset as a PyTorch dataset; docs/guides/data.md has examples."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from i3dzoo.errors import DatasetError, MissingFileError, ShapeError, VideoError
-from i3dzoo.metadata import Input
+from i3dzoo.checkpoints.metadata import Input, Stream
+from i3dzoo.errors import DatasetError, MissingFileError, VideoError
+from i3dzoo.text import listing
+from i3dzoo.video.bad_videos import BadVideo
 from i3dzoo.video.cache import FrameCache
-from i3dzoo.video.decode import stream
-from i3dzoo.video.index import Entry, Index, read_index
-from i3dzoo.video.records import Frames, VideoInfo
-from i3dzoo.video.sampling import Clip, clip_at, clips, resample, whole
+from i3dzoo.video.index import Entry, Index
+from i3dzoo.video.index_file import read_index
 from i3dzoo.video.splits import Role
-from i3dzoo.video.transforms import resize_frames, resized_size
+from i3dzoo.video.transforms import normalise
+from i3dzoo.video.views import CENTRE, Sampling, ViewReader
 
-__all__ = [
-    "CENTRE",
-    "MULTI",
-    "TRAIN",
-    "WHOLE",
-    "BadVideo",
-    "Sample",
-    "Sampling",
-    "VideoDataset",
-    "together",
-]
+OnBadVideo = Literal["error", "skip"]
 
-MINIMUM_FRAMES = 9
-"""Fewest frames that the network takes; a shorter video is looped to this even when whole."""
-
-Indices = npt.NDArray[np.int64]
-
-_CHUNK = 32  # frames that are held in their own size at once
-_MOST_SUBSTITUTES = 100
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which views of a video make up its sample.
-
-    Attributes:
-        time: `random`: one window anywhere; `centre`: the middle one; `multi`: `clips` windows
-            evenly spread; `whole`: all frames as one clip. Windows have `Input.frames` frames, and
-            short videos are looped.
-        clips: Windows of `multi`; a video that is too short for different ones has fewer.
-        crop: `random`: a square anywhere, the same in all frames; `centre`; `three`: the ends
-            and the middle of the long side, each a view of its own.
-        flip: Probability of mirroring a sample; optical flow then has its x negated.
-    """
-
-    time: Literal["random", "centre", "multi", "whole"] = "centre"
-    clips: int = 1
-    crop: Literal["random", "centre", "three"] = "centre"
-    flip: float = 0.0
-
-
-TRAIN = Sampling("random", crop="random", flip=0.5)
-"""As the authors train: a random window and square, mirrored by chance."""
-CENTRE = Sampling("centre")
-"""The middle window and square: quick, and what NVIDIA TAO evaluates."""
-MULTI = Sampling("multi", clips=10, crop="three")
-"""Ten windows by three squares, whose logits are averaged."""
-WHOLE = Sampling("whole")
-"""The whole video at once, as the authors test."""
-
-
-@dataclass(frozen=True)
-class BadVideo:
-    """A video that could not be used, and why."""
-
-    file: str
-    reason: str
+_MAX_SUBSTITUTES = 100
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A video's views.
+    """The views of one video.
 
     Attributes:
-        index: Of the video in the dataset whose views these are.
+        views: By stream: [V, C, T, H, W]; empty if the video was skipped. Those of `VideoDataset`
+            are uint8 in `torch.channels_last_3d` memory order, clip by clip and, within a clip,
+            crop by crop.
         label: Number of its class.
-        views: uint8 [V, C, T, crop, crop], clip by clip and, within a clip, crop by crop, in
-            `torch.channels_last_3d` order of memory; None where the video was skipped.
+        video: Number of the video; where a bad video was replaced, that of its substitute.
         bad: The videos that were skipped for this sample.
     """
 
-    index: int
+    views: Mapping[Stream, Tensor]
     label: int
-    views: torch.Tensor | None
+    video: int
     bad: tuple[BadVideo, ...] = ()
 
 
 class VideoDataset(Dataset[Sample]):
-    """Videos of one role of one split.
+    """Videos of one role of one split, as one stream or as RGB and optical flow together.
 
-    A sample depends on seed, epoch and its number alone, so that workers, their number and the
-    order in which samples are asked for change nothing.
+    A sample depends only on the seed, the epoch and its number, and not on the number of workers
+    or on the order in which samples are read.
 
     Attributes:
         index: The dataset on disk.
         entries: The videos of this role.
-        spec: What the network takes.
+        specs: Input of the network of each stream.
         sampling: Which views a sample has.
-        labels: Number of each video's class, in the order of `index.classes`.
-        unusable: Videos of this role that are none of `entries`, and why.
+        classes: Names of the classes, in the order of the logits.
+        labels: Class of each sample, as its number in `classes`; -1 in a multi-label dataset.
+        targets: Classes of each video of a multi-label dataset, int64 [N, C] of 0 and 1; None if
+            each video has one class.
+        videos: Name of each video: its file, with the seconds of a segment.
+        unusable: Videos of this role that are not in `entries` because the index says that they
+            cannot be used.
     """
 
     def __init__(
         self,
         data: str | Path | Index,
-        spec: Input,
+        specs: Input | Mapping[Stream, Input],
         split: int | None = None,
         role: Role | None = None,
         sampling: Sampling = CENTRE,
         *,
+        classes: Sequence[str] | None = None,
+        clips_per_video: int = 1,
         seed: int = 0,
-        on_bad_video: Literal["error", "skip"] = "error",
+        on_bad_video: OnBadVideo = "error",
         cache: FrameCache | None = None,
         threads: int = 1,
     ) -> None:
-        """Choose the videos; none is opened.
+        """Choose the videos; no video is opened.
 
         Args:
             data: An index, its path, the folder that holds it, or a folder in TAO's layout.
-            spec: What the network takes, from its checkpoint's metadata: channels (`xy` reads
-                optical flow), frames, rate, sizes.
+            specs: Input of the network, as in its checkpoint's metadata (`xy` channels read optical
+                flow), or one for each stream.
             split: 1, 2 or 3; None, together with `role`, for all videos.
-            role: `train` or `test`.
-            sampling: `TRAIN`, `CENTRE`, `MULTI`, `WHOLE`, or one of your own.
-            seed: Of windows, crops and flips.
-            on_bad_video: `error` raises at a video that cannot be read, or that the index calls
-                unusable. `skip` goes on: where windows are random, the latter are left out, and of
-                the former the next video that can be read takes the place, so that batches stay
-                full; elsewhere the sample has no views. A video that is not left out is in the
-                `bad` of its sample, and of the batch.
-            cache: Keeps decoded frames; to be shared by the datasets of a run.
-            threads: Threads that decode one video; more help only a process without workers.
+            role: `train`, `val` or `test`.
+            sampling: `TRAIN`, `CENTRE`, `MULTI`, `WHOLE`, or a `Sampling` of your own.
+            classes: Names of the classes in the order of the logits; None takes the dataset's.
+            clips_per_video: Samples of each video in an epoch, each drawn separately.
+            seed: Seed of windows, crops and flips.
+            on_bad_video: `error` raises when a video cannot be read or the index says that it
+                cannot be used. `skip` continues: with random windows, the former is replaced by the
+                next video that can be read and the latter is left out; with other windows, the
+                sample has no views. `Sample.bad` names the videos that were skipped.
+            cache: Keeps decoded frames; the datasets of a run can share it.
+            threads: Threads that decode one video; more than one only helps without workers.
 
         Raises:
-            MissingFileError: There is no such dataset.
-            DatasetError: It is malformed, or no video has this role, or one is unusable and
-                `on_bad_video` is `error`, or all are.
+            MissingFileError: The dataset does not exist.
+            DatasetError: The dataset is malformed, no video has this role, a video has a class that
+                is not in `classes`, a video cannot be used and `on_bad_video` is `error`, or no
+                video can be used.
             ShapeError: The crop is larger than the short side.
         """
         self.index = data if isinstance(data, Index) else read_index(data)
-        self.spec, self.sampling, self.seed = spec, sampling, seed
-        self.on_bad_video, self.cache, self.threads = on_bad_video, cache, threads
+        if isinstance(specs, Input):
+            specs = {"flow" if specs.channels == "xy" else "rgb": specs}
+        self.specs, self.sampling, self.seed = specs, sampling, seed
+        self.on_bad_video, self.clips_per_video = on_bad_video, clips_per_video
         self.entries, self.unusable = self._select(split, role)
-        numbers = {label: number for number, label in enumerate(self.index.classes)}
-        self.labels = tuple(numbers[entry.label] for entry in self.entries)
-        if spec.resize is not None and spec.resize < spec.crop:
-            raise ShapeError(f"the short side of {spec.resize} is less than the crop {spec.crop}")
-        # Shared memory, because workers that persist have their own copy of this object.
-        epoch = torch.zeros((), dtype=torch.int64)
-        self._epoch: torch.Tensor = epoch.share_memory_()  # type: ignore[no-untyped-call] # torch has no type for it
-        self._cached = self._reserve()
+        self.classes = tuple(classes or self.index.classes)
+        self.targets = self._target()
+        labels = self._label() if self.targets is None else (-1,) * len(self.entries)
+        self.labels = labels * clips_per_video
+        self.videos = tuple(entry.name for entry in self.entries)
+        self._readers: dict[Stream, ViewReader] = {
+            stream: ViewReader(self.index, self.entries, spec, sampling, cache, threads)
+            for stream, spec in specs.items()
+        }
 
     def _select(
         self, split: int | None, role: Role | None
     ) -> tuple[tuple[Entry, ...], tuple[BadVideo, ...]]:
         """Return the videos of a role, and those that are left out."""
-        every, root = self.index.select(split, role), self.index.root
-        unusable = [entry for entry in every if entry.error is not None]
-        if unusable and (self.on_bad_video == "error" or len(unusable) == len(every)):
+        entries, root = self.index.select(split, role), self.index.root
+        unusable = [entry for entry in entries if entry.error is not None]
+        if unusable and (self.on_bad_video == "error" or len(unusable) == len(entries)):
             some = self.on_bad_video == "error"
             raise DatasetError(
-                f"{root}: {len(unusable)} of {len(every)} videos cannot be used, "
+                f"{root}: {len(unusable)} of {len(entries)} videos cannot be used, "
                 f"the first is {unusable[0].file} ({unusable[0].error})"
-                f"{'; pass --on-bad-video skip to go on without them' if some else ''}"
+                f"{'; pass --on-bad-video skip to leave them out' if some else ''}"
             )
         if self.sampling.time != "random":
-            return every, ()
+            return entries, ()
         bad = tuple(
-            BadVideo(entry.file, f"{root / entry.file}: {entry.error}") for entry in unusable
+            BadVideo(entry.name, f"{self.index.path(entry)}: {entry.error}") for entry in unusable
         )
-        return tuple(entry for entry in every if entry.error is None), bad
+        return tuple(entry for entry in entries if entry.error is None), bad
 
-    def __len__(self) -> int:
-        return len(self.entries)
+    def _target(self) -> npt.NDArray[np.int64] | None:
+        if not any(entry.labels for entry in self.entries):
+            return None
+        numbers = self._numbers({label for entry in self.entries for label in entry.labels})
+        targets = np.zeros((len(self.entries), len(self.classes)), np.int64)
+        for row, entry in zip(targets, self.entries, strict=True):
+            row[[numbers[label] for label in entry.labels]] = 1
+        return targets
+
+    def _label(self) -> tuple[int, ...]:
+        numbers = self._numbers({entry.label for entry in self.entries})
+        return tuple(numbers[entry.label] for entry in self.entries)
+
+    def _numbers(self, labels: set[str]) -> dict[str, int]:
+        """Return the number of each label; names match in any Unicode form."""
+        numbers = {normalize("NFC", name): number for number, name in enumerate(self.classes)}
+        forms = {label: normalize("NFC", label) for label in labels}
+        unknown = sorted(set(forms.values()) - set(numbers))
+        if unknown:
+            raise DatasetError(
+                f"{self.index.root}: has videos of the class {unknown[0]}, which is not among the "
+                f"{len(self.classes)} classes ({listing(self.classes)})"
+            )
+        return {label: numbers[form] for label, form in forms.items()}
 
     @property
-    def epoch(self) -> int:
-        """The epoch that samples are drawn for."""
-        return int(self._epoch)
+    def digest(self) -> str:
+        """SHA-256 of the videos' files and classes, and of the order of the classes."""
+        videos = [[entry.name, *(entry.labels or (entry.label,))] for entry in self.entries]
+        return hashlib.sha256(json.dumps([self.classes, videos]).encode()).hexdigest()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other windows, crops and flips from now on; workers that run already see it."""
-        self._epoch.fill_(epoch)
+    @property
+    def clip_shapes(self) -> Mapping[Stream, tuple[int, int, int, int]] | None:
+        """Shape of each clip by stream, [C, T, H, W], if every sample has one clip of it."""
+        if self.sampling.time != "random" or self.sampling.crop == "three":
+            return None
+        return {
+            stream: (len(spec.mean), spec.frames, spec.crop, spec.crop)
+            for stream, spec in self.specs.items()
+        }
 
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < len(self.entries):
-            raise IndexError(f"video {index} is wanted; the dataset has {len(self.entries)}")
-        return together([self], index)[0]
+    def __len__(self) -> int:
+        return len(self.labels)
 
-    def _drawn(self, place: int, epoch: int | None, index: int, attempt: int) -> torch.Tensor:
-        key = (self.seed, self.epoch if epoch is None else epoch, index, attempt)
-        return self._views(place, np.random.default_rng(key))
+    def __getitem__(self, number: int) -> Sample:
+        return self.sample(0, number)
 
-    def _views(self, place: int, random: np.random.Generator) -> torch.Tensor:
-        info = self.index.info(self.entries[place], self.spec.channels)
-        chosen = self._clips(info, random)
-        wanted = np.unique(np.concatenate([clip.indices for clip in chosen]))
-        height, width = self._size(info)
-        edge = self.spec.crop
-        if min(height, width) < edge:
-            raise ShapeError(
-                f"{info.path}: frames of {info.width}x{info.height} pixels are smaller than the "
-                f"crop of {edge}; set input.resize to {edge} or more"
+    def sample(self, epoch: int, number: int) -> Sample:
+        """Read one sample.
+
+        A video that one stream cannot read is bad for all streams.
+
+        Args:
+            epoch: Draws other windows, crops and flips in every epoch.
+            number: 0 to the number of samples.
+
+        Raises:
+            IndexError: There is no sample of this number.
+            VideoError, MissingFileError, DatasetError: The video is bad and `on_bad_video` is
+                `error`, or too many videos in a row are bad.
+        """
+        if not 0 <= number < len(self):
+            raise IndexError(f"sample {number} of a dataset of {len(self)} samples")
+        repeat, first = divmod(number, len(self.entries))
+        random = self.sampling.time == "random"
+        tries = min(len(self.entries), _MAX_SUBSTITUTES) if random else 1
+        bad: list[BadVideo] = []
+        for attempt in range(tries):
+            video = (first + attempt) % len(self.entries)
+            key = (self.seed, epoch * self.clips_per_video + repeat, first, attempt)
+            try:
+                return Sample(self._views(video, key), self.labels[video], video, tuple(bad))
+            except (VideoError, MissingFileError, DatasetError, OSError) as error:
+                if self.on_bad_video == "error":
+                    raise
+                bad.append(BadVideo(self.entries[video].name, str(error)))
+        if random:
+            raise DatasetError(
+                f"{tries} videos in a row cannot be read, the last {bad[-1].file}: {bad[-1].reason}"
             )
-        corners = self._corners(height, width, random)
-        flip = bool(random.random() < self.sampling.flip)
-        squares = self._squares(place, info, wanted, corners, flip)
-        every = np.arange(len(wanted))
-        views = []
-        for row in (np.searchsorted(wanted, clip.indices) for clip in chosen):
-            # a window of frames that come once each is there already
-            views += squares if np.array_equal(row, every) else [square[row] for square in squares]
-        joined = views[0][None] if len(views) == 1 else np.stack(views)
-        return torch.from_numpy(joined).permute(0, 4, 1, 2, 3)
+        return Sample({}, self.labels[first], first, tuple(bad))
 
-    def _clips(self, info: VideoInfo, random: np.random.Generator) -> list[Clip]:
-        samples = resample(info, self.spec.fps)
-        if self.sampling.time == "whole":
-            return [whole(samples, MINIMUM_FRAMES)]
-        frames = self.spec.frames
-        if self.sampling.time == "random":
-            first = _draw(random, max(len(samples) - frames, 0) + 1)
-            return [clip_at(samples, first, frames)]
-        return clips(samples, frames, self.sampling.clips if self.sampling.time == "multi" else 1)
+    def _views(self, video: int, key: tuple[int, ...]) -> dict[Stream, Tensor]:
+        # Each stream draws the same numbers, so that its windows, crops and flips are the same.
+        views = {
+            stream: reader.read(video, np.random.default_rng(key))
+            for stream, reader in self._readers.items()
+        }
+        count = min(map(len, views.values()))  # flow is shorter and may have fewer windows
+        return {stream: view[:count] for stream, view in views.items()}
 
-    def _corners(
-        self, height: int, width: int, random: np.random.Generator
-    ) -> list[tuple[int, int]]:
-        """Return the top left corner of every crop."""
-        down, across = height - self.spec.crop, width - self.spec.crop
-        if self.sampling.crop == "random":
-            return [(_draw(random, down + 1), _draw(random, across + 1))]
-        middle = down // 2, across // 2
-        if self.sampling.crop == "centre":
-            return [middle]
-        if across >= down:
-            return [(middle[0], 0), middle, (middle[0], across)]
-        return [(0, middle[1]), middle, (down, middle[1])]
-
-    def _squares(
-        self,
-        place: int,
-        info: VideoInfo,
-        wanted: Indices,
-        corners: list[tuple[int, int]],
-        flip: bool,
-    ) -> list[Frames]:
-        """Return each crop of the wanted frames, uint8 [U, crop, crop, C]."""
-        # NumPy, not PyTorch: copies as small as these are done before PyTorch's threads wake up.
-        edge, depth, count = self.spec.crop, len(self.spec.mean), len(wanted)
-        squares = [np.empty((count, edge, edge, depth), dtype=np.uint8) for _ in corners]
-        done = 0
-        for chunk in self._resized(place, info, wanted):
-            for square, (top, left) in zip(squares, corners, strict=True):
-                part = chunk[:, top : top + edge, left : left + edge]
-                square[done : done + len(chunk)] = part
-            done += len(chunk)
-        if flip:
-            # PyTorch, for NumPy takes six times as long to turn around what has three channels
-            squares = [torch.from_numpy(square).flip(2).numpy() for square in squares]
-        if flip and self.spec.channels == "xy":
-            # p stands for (p / 255 * 2 - 1) * bound, so 255 - p stands for its negative, exactly.
-            for square in squares:
-                square[..., 0] = 255 - square[..., 0]
-        return squares
-
-    def _resized(self, place: int, info: VideoInfo, wanted: Indices) -> Iterator[Frames]:
-        """Yield the wanted frames, some at a time, in their final size: uint8 [n, h, w, C]."""
-        if self.cache is None or place not in self._cached:
-            yield from _decoded(info, wanted, self._size(info), self.threads)
-            return
-        shape = (info.frames, *self._size(info), len(self.spec.mean))
-
-        def fill(frames: Frames) -> None:
-            done = 0
-            every = np.arange(info.frames, dtype=np.int64)
-            for chunk in _decoded(info, every, self._size(info), self.threads):
-                frames[done : done + len(chunk)] = chunk
-                done += len(chunk)
-
-        frames = self.cache.frames(_key(info, shape), shape, fill)
-        for index in wanted.tolist():
-            yield frames[index : index + 1]  # a view: of a cached frame only the crop is read
-
-    def _size(self, info: VideoInfo | Entry) -> tuple[int, int]:
-        if self.spec.resize is None:
-            return info.height, info.width
-        return resized_size(info.height, info.width, self.spec.resize)
-
-    def _reserve(self) -> frozenset[int]:
-        """Choose the videos that are cached: the first ones for which there is room."""
-        chosen = set()
-        for place, entry in enumerate(self.entries):
-            if self.cache is None or entry.error is not None:
-                continue
-            if self.spec.channels == "xy" and entry.flow is None:
-                continue
-            info = self.index.info(entry, self.spec.channels)
-            height, width = self._size(info)
-            if self.cache.reserve(info.frames * height * width * len(self.spec.mean) + 128):
-                chosen.add(place)
-        return frozenset(chosen)
-
-
-def together(
-    datasets: Sequence[VideoDataset], index: int, epoch: int | None = None
-) -> list[Sample]:
-    """Return the samples of one video from data sets of the same videos, such as RGB and flow.
-
-    A video that one of them cannot read is bad for all, so that what is returned is of one video.
-
-    Args:
-        datasets: Of the same videos, sampled alike.
-        index: Number of the video.
-        epoch: That samples are drawn for; None takes each data set's own.
-
-    Raises:
-        VideoError, MissingFileError, DatasetError: It is bad, and bad videos are errors; or too
-            many in a row are bad.
-    """
-    first = datasets[0]
-    bad: list[BadVideo] = []
-    drawn = first.sampling.time == "random"
-    tries = min(len(first), _MOST_SUBSTITUTES) if drawn else 1
-    for attempt in range(tries):
-        place = (index + attempt) % len(first)
-        try:
-            views = [each._drawn(place, epoch, index, attempt) for each in datasets]
-        except (VideoError, MissingFileError, DatasetError, OSError) as error:
-            if first.on_bad_video == "error":
-                raise
-            bad.append(BadVideo(first.entries[place].file, str(error)))
-            continue
-        return [
-            Sample(place, each.labels[place], found, tuple(bad))
-            for each, found in zip(datasets, views, strict=True)
-        ]
-    if drawn:
-        raise DatasetError(
-            f"{tries} videos in a row cannot be read, the last {bad[-1].file}: {bad[-1].reason}"
-        )
-    return [Sample(index, each.labels[index], None, tuple(bad)) for each in datasets]
-
-
-def _draw(random: np.random.Generator, count: int) -> int:
-    """Draw one of 0..count-1, by one number whatever `count` is.
-
-    So the same video's flow, which is a frame shorter, gets the crop and the flip of its RGB.
-    """
-    return min(int(random.random() * count), count - 1)
-
-
-def _decoded(
-    info: VideoInfo, wanted: Indices, size: tuple[int, int], threads: int
-) -> Iterator[Frames]:
-    """Decode and resize a few frames at a time, uint8 [n, height, width, C]."""
-    depth = 3 if info.channels == "rgb" else 2
-    frames = stream(info, wanted, threads)
-    for begin in range(0, len(wanted), _CHUNK):
-        count = min(_CHUNK, len(wanted) - begin)
-        held = np.empty((count, info.height, info.width, depth), dtype=np.uint8)
-        for row in range(count):
-            held[row] = next(frames)[1]
-        yield resize_frames(torch.from_numpy(held), size).permute(0, 2, 3, 1).numpy()
-
-
-def _key(info: VideoInfo, shape: tuple[int, ...]) -> str:
-    return hashlib.sha256(f"{info.path.absolute()} {info.channels} {shape}".encode()).hexdigest()
+    def normalise(self, stream: Stream, clips: Tensor) -> Tensor:
+        """Return uint8 clips [N, C, T, H, W] as float32 input of a stream's network."""
+        return normalise(clips, self.specs[stream])

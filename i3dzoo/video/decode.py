@@ -1,91 +1,104 @@
-"""Reading video: files of any container that FFmpeg knows, folders of images, NumPy arrays.
+"""Decode videos: files of any container that FFmpeg knows, animated WebP, images, NumPy arrays.
 
 Frames are uint8, RGB [H, W, 3] or optical flow [H, W, 2]. `probe` counts and times the frames of a
-video; `stream` yields the ones that are wanted, one at a time; `read` gathers them in one array.
+video, `stream` yields wanted frames one at a time, and `read` returns them as one array.
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from i3dzoo.errors import MissingFileError, VideoError
-from i3dzoo.video import _container, _frames
-from i3dzoo.video.records import Channels, Frames, Video, VideoInfo
-
-__all__ = ["probe", "read", "stream"]
+from i3dzoo.files import missing_error, open_input
+from i3dzoo.video._arrays import SUFFIXES, Floats, probe_array, read_array
+from i3dzoo.video._container import probe_container, read_container
+from i3dzoo.video._webp import is_animated_webp, probe_webp, read_webp
+from i3dzoo.video.frames import probe_folder, read_folder
+from i3dzoo.video.info import Channels, Frames, Video, VideoInfo
+from i3dzoo.video.series import FLOW_HELP
 
 
 def probe(path: str | Path, channels: Channels = "rgb") -> VideoInfo:
     """Count and time the frames of a video.
 
     Args:
-        path: A video file, a folder of images sorted by name (PNG, JPEG, BMP, WebP; or TAO's
-            rgb/, or u/ and v/ for flow), or a .npy array uint8 [T, H, W, C].
-        channels: What is wanted: `rgb`, or `xy` for optical flow.
+        path: A video file, a folder of numbered images (PNG, JPEG, BMP, WebP; see
+            `i3dzoo.video.series`), or a .npy or .npz array [T, H, W, C] or [1, T, H, W, C]:
+            uint8, or floats from -1 to 1 as in DeepMind's samples. A .npz file holds one array,
+            or one named `rgb` or `flow`.
+        channels: `rgb`, or `xy` for optical flow.
 
     Returns:
-        The record; a file that is cut short or damaged in places says so in `warnings`.
+        The description; `warnings` says if a file is truncated or damaged in places.
 
     Raises:
-        MissingFileError: There is nothing at this path.
-        VideoError: It is no video, holds none of what is wanted, or no frame of it decodes.
+        MissingFileError: The path does not exist.
+        VideoError: It is not a video, has other channels, or none of its frames can be decoded.
     """
     path = Path(path)
     try:
         if not path.exists():
-            raise MissingFileError(f"{path}: no such file or folder")
+            raise missing_error(path)
         if path.is_dir():
-            return _frames.probe_folder(path, channels)
-        if not path.is_file():
-            raise VideoError(f"{path}: is no regular file")
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise VideoError(f"{path}: is empty")
-    except PermissionError as error:
-        raise VideoError(f"{path}: may not be read: permission denied") from error
+            return probe_folder(path, channels)
     except (OSError, ValueError) as error:
         if isinstance(error, MissingFileError | VideoError):
             raise
-        raise VideoError(f"{path}: cannot be read: {error}") from error
-    if path.suffix.lower() == ".npy":
-        return _frames.probe_array(path, channels)
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise VideoError(f"{path}: cannot be read: {reason}") from error
+    with open_input(path, VideoError) as file:
+        if not file.read(1):
+            raise VideoError(f"{path}: is empty")
+    if path.suffix.lower() in SUFFIXES:
+        return probe_array(path, channels)
     if channels == "xy":
         raise VideoError(
-            f"{path}: is an RGB video, and the model takes optical flow: give {_frames.FLOW_HELP}"
+            f"{path}: is an RGB video, but the model takes optical flow; expected {FLOW_HELP}"
         )
-    return _container.probe_container(path)
+    return probe_webp(path) if is_animated_webp(path) else probe_container(path)
 
 
 def stream(
     info: VideoInfo, indices: Sequence[int] | npt.NDArray[np.int64], threads: int = 0
 ) -> Iterator[tuple[int, Frames]]:
-    """Yield the wanted frames one by one, each index once, in rising order.
+    """Yield the wanted frames one by one, each index once, in increasing order.
 
     Args:
-        info: What `probe` returned.
-        indices: The wanted frames, in any order, repeated or not.
-        threads: That decode a video file; 0 for as many as there are processors.
+        info: Description from `probe`.
+        indices: The wanted frames, in any order; repetitions are allowed.
+        threads: Threads that decode a video file; 0 uses one for each processor.
 
     Yields:
-        The index, and the frame as uint8 [H, W, C].
+        The index, and the frame as uint8 [H, W, C]; floats from -1 to 1 are rounded.
 
     Raises:
         VideoError: An index is outside the video, or the video changed since it was probed.
     """
+    frames: Any = stream_exact(info, indices, threads)
+    if not info.floats:
+        return frames  # type: ignore[no-any-return] # frames of uint8
+    return ((index, np.rint((frame + 1) * 127.5).astype(np.uint8)) for index, frame in frames)
+
+
+def stream_exact(
+    info: VideoInfo, indices: Sequence[int] | npt.NDArray[np.int64], threads: int = 0
+) -> Iterator[tuple[int, Frames | Floats]]:
+    """Yield frames as `stream` does, but floats as they are: float32 [H, W, C] from -1 to 1."""
     wanted = np.unique(np.asarray(indices, dtype=np.int64))
     if wanted.size and (wanted[0] < 0 or wanted[-1] >= info.frames):
         raise VideoError(
-            f"{info.path}: frames {wanted[0]}..{wanted[-1]} are wanted; it has {info.frames}"
+            f"{info.path}: has no frames {wanted[0]}..{wanted[-1]}; expected 0..{info.frames - 1}"
         )
+    if info.source is not None:
+        return info.source.read(wanted)
     if info.kind == "file":
-        return _container.read_container(info, wanted, threads)
-    readers = {
-        "folder": _frames.read_folder,
-        "npy": _frames.read_array,
-    }
-    return readers[info.kind](info, wanted)
+        if is_animated_webp(info.path):
+            return read_webp(info, wanted)
+        return read_container(info, wanted, threads)
+    return read_folder(info, wanted) if info.kind == "folder" else read_array(info, wanted)
 
 
 def read(
@@ -97,17 +110,17 @@ def read(
     """Read frames of a video into one array.
 
     Args:
-        source: The path, or what `probe` returned for it.
-        indices: Which frames, in the order wanted and repeated as wanted; None reads all of them.
-        channels: `rgb`, or `xy` for optical flow; ignored when `source` is a record.
+        source: A path, or its description from `probe`.
+        indices: Frames to read, in this order and with these repetitions; None reads all frames.
+        channels: `rgb`, or `xy` for optical flow; ignored if `source` is a description.
         threads: As in `stream`.
 
     Returns:
         The frames, uint8 [T, H, W, C].
 
     Raises:
-        MissingFileError: There is nothing at this path.
-        VideoError: As `probe` and `stream`.
+        MissingFileError: The path does not exist.
+        VideoError: As in `probe` and `stream`.
     """
     info = source if isinstance(source, VideoInfo) else probe(source, channels)
     chosen = np.arange(info.frames) if indices is None else np.asarray(indices, dtype=np.int64)

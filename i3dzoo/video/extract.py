@@ -1,105 +1,101 @@
-"""One clip into a prepared dataset: the video, its frames as images, its optical flow."""
+"""Prepare one video of a dataset: link it, or extract its frames, and compute its optical flow."""
 
-import dataclasses
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import av
 import numpy as np
+from msgspec.structs import replace
 
-from i3dzoo._files import atomic_write, output_error
-from i3dzoo.errors import DatasetError, VideoError
+from i3dzoo.errors import DatasetError, MissingFileError, VideoError
+from i3dzoo.files import atomic_write, output_error
 from i3dzoo.video.decode import probe, stream
-from i3dzoo.video.flow import Engine, flows, load_cv2, quantise, to_grey
-from i3dzoo.video.index import Entry, FlowEntry, Layout, Roles, describe
-from i3dzoo.video.records import Frames, VideoInfo
+from i3dzoo.video.flow import (
+    BOUND,
+    FlowMethod,
+    FlowStore,
+    flows,
+    load_cv2,
+    quantise,
+    to_grey,
+)
+from i3dzoo.video.index import Entry, FlowEntry, FlowSettings, Layout, Roles, make_entry
+from i3dzoo.video.info import Frames, VideoInfo
 from i3dzoo.video.sampling import resample
 from i3dzoo.video.transforms import resize_frame, resized_size
 
-__all__ = ["FlowStore", "Job", "Settings", "extract_clip"]
-
-FlowStore = Literal["jpg", "npy"]
-
-JPEG_QUALITY = 95  # of u/ and v/; RGB has FFmpeg's best scale, 2
+JPEG_QUALITY = 95  # of u/ and v/; RGB has FFmpeg's best quality scale, 2
 
 
 @dataclass(frozen=True)
 class Settings:
     """How a dataset is prepared.
 
-    Attributes:
-        layout: What becomes of the clips.
-        fps: Rate of extracted frames and of flow; None for each video's own.
-        short_side: Of extracted frames and of flow in pixels; None for their own size.
-        flow: Engine of optical flow; None for none.
-        flow_store: `jpg`: u/ and v/ with grey images, as NVIDIA TAO reads them; `npy`: one uint8
-            array a clip, without loss.
-        device: Of the engine `torch`.
+    `fps` and `short_side` are of extracted frames and of flow; None keeps those of each video.
+    `device` is for the method `torch`.
     """
 
     layout: Layout = "videos"
     fps: float | None = None
     short_side: int | None = 256
-    flow: Engine | None = None
+    flow: FlowMethod | None = None
     flow_store: FlowStore = "jpg"
     device: str = "cpu"
 
+    @property
+    def of_flow(self) -> FlowSettings | None:
+        """How optical flow is computed; None without flow."""
+        if self.flow is None:
+            return None
+        return FlowSettings(
+            method=self.flow,
+            fps=self.fps,
+            short_side=self.short_side,
+            bound=BOUND,
+            store=self.flow_store,
+        )
+
 
 @dataclass(frozen=True)
-class Job:
-    """A clip to prepare.
+class ClipJob:
+    """A video to prepare.
 
-    Attributes:
-        source: The video file.
-        name: What the lists call it.
-        root: Folder of the dataset that is made.
-        label: Its class.
-        roles: In the splits.
-        settings: How.
+    `name` is its file in the split lists, `stem` the name of its folders of frames and of flow, and
+    `root` the dataset's folder.
     """
 
     source: Path
     name: str
+    stem: str
     root: Path
     label: str
     roles: Roles
     settings: Settings
 
-    @property
-    def stem(self) -> str:
-        """The name without its suffix: of folders of frames and of flow."""
-        return Path(self.name).stem
 
-
-def extract_clip(job: Job) -> Entry:
-    """Prepare one clip; one that cannot be read becomes an entry with an error.
-
-    Folders and files appear under their final names only when they are whole.
-
-    Raises:
-        OutputError: The dataset's folder cannot be written.
-    """
+def prepare_video(job: ClipJob) -> Entry:
+    """Prepare one video; a video that cannot be read becomes an entry with an error."""
     settings = job.settings
     file = f"{settings.layout}/{job.label}/{job.name if settings.layout == 'videos' else job.stem}"
     try:
         info = probe(job.source)
         if settings.flow is not None and info.frames < 2:
-            raise VideoError(f"{job.source}: has 1 frame, and optical flow takes two")
+            raise VideoError(f"{job.source}: has 1 frame; expected 2 or more, for optical flow")
     except ValueError as error:
         return Entry(file, job.label, job.roles, error=_reason(job.source, error))
     target = job.root / file
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        entry = describe(info, file, job.label, job.roles, job.source.stat().st_size)
+        entry = make_entry(info, file, job.label, job.roles, job.source.stat().st_size)
         if settings.layout == "videos":
             _place(job.source, target)
             if settings.flow is not None:
-                entry = dataclasses.replace(entry, flow=_flow_alone(job, info))
+                entry = replace(entry, flow=_flow_alone(job, info))
             return entry
         return _frame_folder(job, info, entry, target)
     except VideoError as error:
@@ -108,12 +104,30 @@ def extract_clip(job: Job) -> Entry:
         raise output_error(target, error) from error
 
 
+def index_video(job: ClipJob) -> Entry:
+    """Describe one video where it is, and compute its flow; its class and roles are not set.
+
+    A video that cannot be read becomes an entry with an error.
+    """
+    settings = job.settings
+    try:
+        info = probe(job.source)
+        if settings.flow is not None and info.frames < 2:
+            raise VideoError(f"{job.source}: has 1 frame; expected 2 or more, for optical flow")
+        entry = make_entry(info, job.stem, job.label, job.roles, job.source.stat().st_size)
+        return entry if settings.flow is None else replace(entry, flow=_flow_alone(job, info))
+    except (ValueError, MissingFileError) as error:
+        return Entry(job.stem, job.label, job.roles, error=_reason(job.source, error))
+    except OSError as error:
+        raise output_error(job.root / "flow", error) from error
+
+
 def _reason(source: Path, error: Exception) -> str:
     return str(error).removeprefix(f"{source}: ")
 
 
 def _place(source: Path, target: Path) -> None:
-    """Link a file to its place, or copy it where that is on another file system."""
+    """Hard-link a file to its place, or copy it to another file system."""
     if target.exists() and target.samefile(source):
         return
     target.unlink(missing_ok=True)
@@ -124,7 +138,7 @@ def _place(source: Path, target: Path) -> None:
             shutil.copyfileobj(file, copy, 1 << 20)
 
 
-def _frame_folder(job: Job, info: VideoInfo, entry: Entry, target: Path) -> Entry:
+def _frame_folder(job: ClipJob, info: VideoInfo, entry: Entry, target: Path) -> Entry:
     """Write a folder of images, with rgb/, u/ and v/ in TAO's layout."""
     settings = job.settings
     height, width = _size(info, settings)
@@ -134,20 +148,19 @@ def _frame_folder(job: Job, info: VideoInfo, entry: Entry, target: Path) -> Entr
     rgb = part / "rgb" if settings.layout == "tao" else part
     rgb.mkdir(parents=True)
     shared = settings.layout == "tao" and settings.flow_store == "jpg"
-    flow = None
-    if settings.flow is None:
+
+    def written() -> Iterator[Frames]:
         for number, frame in enumerate(_frames(info, samples.indices, (height, width)), 1):
             write_jpeg(rgb / f"{number:06d}.jpg", frame)
+            yield frame
+
+    flow = None
+    if settings.flow is None:
+        deque(written(), maxlen=0)
     else:
         flow_part = part if shared else _flow_part(job)
-
-        def written() -> Iterator[Frames]:
-            for number, frame in enumerate(_frames(info, samples.indices, (height, width)), 1):
-                write_jpeg(rgb / f"{number:06d}.jpg", frame)
-                yield to_grey(frame)
-
-        count = _write_flow(written(), settings, flow_part)
-        file = entry.file if shared else _settle_flow(job, flow_part)
+        count = _write_flow(map(to_grey, written()), settings, flow_part)
+        file = entry.file if shared else _finish_flow(job, flow_part)
         flow = FlowEntry(file, count, height, width)
     size = sum(path.stat().st_size for path in rgb.iterdir())
     shutil.rmtree(target, ignore_errors=True)
@@ -155,7 +168,7 @@ def _frame_folder(job: Job, info: VideoInfo, entry: Entry, target: Path) -> Entr
     times = None
     if settings.fps is None or samples.fps == info.fps:
         times = entry.times
-    return dataclasses.replace(
+    return replace(
         entry,
         frames=len(samples),
         height=height,
@@ -168,26 +181,26 @@ def _frame_folder(job: Job, info: VideoInfo, entry: Entry, target: Path) -> Entr
     )
 
 
-def _flow_alone(job: Job, info: VideoInfo) -> FlowEntry:
-    """Compute the flow of a video that stays a video."""
+def _flow_alone(job: ClipJob, info: VideoInfo) -> FlowEntry:
+    """Compute the flow of a video whose frames are not extracted."""
     settings = job.settings
     height, width = _size(info, settings)
     samples = resample(info, settings.fps)
     part = _flow_part(job)
-    greys = (to_grey(frame) for frame in _frames(info, samples.indices, (height, width)))
+    greys = map(to_grey, _frames(info, samples.indices, (height, width)))
     count = _write_flow(greys, settings, part)
     rate = None if samples.fps == info.fps else samples.fps
-    return FlowEntry(_settle_flow(job, part), count, height, width, rate)
+    return FlowEntry(_finish_flow(job, part), count, height, width, rate)
 
 
-def _flow_part(job: Job) -> Path:
+def _flow_part(job: ClipJob) -> Path:
     folder = job.root / "flow" / job.label
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f".{job.stem}.part"
 
 
-def _settle_flow(job: Job, part: Path) -> str:
-    """Give the finished flow its name, and return it."""
+def _finish_flow(job: ClipJob, part: Path) -> str:
+    """Move finished flow to its final name, and return that name."""
     suffix = ".npy" if job.settings.flow_store == "npy" else ""
     target = part.with_name(job.stem + suffix)
     if target.is_dir():
@@ -197,13 +210,13 @@ def _settle_flow(job: Job, part: Path) -> str:
 
 
 def _write_flow(greys: Iterable[Frames], settings: Settings, part: Path) -> int:
-    """Compute flow and write it; return the number of fields."""
+    """Compute flow and write it; return the number of its frames."""
     if settings.flow is None:
-        raise DatasetError("no engine of optical flow is chosen")
-    fields = (quantise(field) for field in flows(greys, settings.flow, settings.device))
+        raise DatasetError("expected a method of optical flow, found none")
+    quantised = (quantise(flow) for flow in flows(greys, settings.flow, settings.device))
     if settings.flow_store == "npy":
-        array = np.stack(list(fields))
-        with part.open("wb") as file:
+        array = np.stack(list(quantised))
+        with part.open("w+b") as file:  # to "wb", NumPy writes itself, and hides a full disk
             np.save(file, array)
         return len(array)
     write = _grey_writer()
@@ -211,15 +224,15 @@ def _write_flow(greys: Iterable[Frames], settings: Settings, part: Path) -> int:
         shutil.rmtree(part / plane, ignore_errors=True)
         (part / plane).mkdir(parents=True)
     count = 0
-    for field in fields:
+    for flow in quantised:
         count += 1
         for channel, plane in enumerate(("u", "v")):
-            write(part / plane / f"{count:06d}", np.ascontiguousarray(field[..., channel]))
+            write(part / plane / f"{count:06d}", np.ascontiguousarray(flow[..., channel]))
     return count
 
 
 def _grey_writer() -> Callable[[Path, Frames], None]:
-    """Return what writes a grey image: JPEG by OpenCV; without it PNG, which TAO reads too."""
+    """Return a writer of grey images: JPEG with OpenCV, else PNG, which TAO also reads."""
     try:
         cv2 = load_cv2()
     except ImportError:
@@ -227,8 +240,8 @@ def _grey_writer() -> Callable[[Path, Frames], None]:
 
     def write(stem: Path, image: Frames) -> None:
         path = stem.with_suffix(".jpg")
-        done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if not done:
+        encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not encoded:
             raise DatasetError(f"{path}: OpenCV cannot encode {list(image.shape)} as JPEG")
         path.write_bytes(data.tobytes())
 
@@ -243,14 +256,14 @@ def write_jpeg(path: Path, image: Frames) -> None:
 def _encode(path: Path, image: Frames, codec: str, pixels: str) -> None:
     encoder = av.CodecContext.create(codec, "w")
     encoder.height, encoder.width = image.shape[:2]  # type: ignore[attr-defined] # of a video codec
-    encoder.pix_fmt = pixels  # type: ignore[attr-defined] # likewise
+    encoder.pix_fmt = pixels  # type: ignore[attr-defined] # of a video codec
     encoder.time_base = Fraction(1, 25)
     encoder.thread_count = 1
     if codec == "mjpeg":
-        encoder.qmin = encoder.qmax = 2  # type: ignore[attr-defined] # likewise
+        encoder.qmin = encoder.qmax = 2  # type: ignore[attr-defined] # of a video codec
     source = "gray" if image.ndim == 2 else "rgb24"
     frame = av.VideoFrame.from_ndarray(image, format=source).reformat(format=pixels)
-    packets = [*encoder.encode(frame), *encoder.encode(None)]  # type: ignore[attr-defined] # likewise
+    packets = [*encoder.encode(frame), *encoder.encode(None)]  # type: ignore[attr-defined] # of a video codec
     path.write_bytes(b"".join(bytes(packet) for packet in packets))
 
 
@@ -263,7 +276,7 @@ def _size(info: VideoInfo, settings: Settings) -> tuple[int, int]:
 def _frames(
     info: VideoInfo, indices: np.ndarray[tuple[int], np.dtype[np.int64]], size: tuple[int, int]
 ) -> Iterator[Frames]:
-    """Yield the frames at these indices, which rise and may repeat, resized."""
+    """Yield the resized frames at these indices, which are in order and may repeat."""
     place = 0
     for index, frame in stream(info, indices, threads=1):
         resized = resize_frame(frame, size)

@@ -1,47 +1,42 @@
-"""Test data in the shape of HMDB51: its names, lists and encoding; its classes are motions.
+"""Generate test data in the shape of HMDB51: its names, lists and encoding; classes are motions.
 
-What is made looks to `i3dzoo prepare hmdb51` and to training as the real thing does, but it weighs
-little, needs no download, and a network that cannot see motion cannot do better than chance on it.
+`i3dzoo prepare hmdb51` and training treat it as the real dataset, but it is small and needs no
+download, and a network that cannot see motion does no better than chance.
 """
 
 import functools
 import hashlib
-import json
+import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import msgspec
 
-from i3dzoo._files import atomic_write, output_error
-from i3dzoo._parallel import run
+from i3dzoo.checkpoints.labels import labels
 from i3dzoo.errors import DatasetError
-from i3dzoo.labels import labels
-from i3dzoo.progress import Progress, Quiet
+from i3dzoo.files import atomic_write, make_folder
+from i3dzoo.files.exclusive import exclusive_folder
+from i3dzoo.progress import SILENT, Progress
+from i3dzoo.records import Record, read_json
+from i3dzoo.video.info import Frames
 from i3dzoo.video.motions import MOTIONS, render
-from i3dzoo.video.records import Frames
+from i3dzoo.video.parallel import parallel_map
 from i3dzoo.video.splits import ListedClip, Role, SplitLists
-
-__all__ = ["CLIPS_FOLDER", "LISTS_FOLDER", "Shape", "choose", "generate", "invent", "write_clip"]
 
 CLIPS_FOLDER = "hmdb51_org"
 LISTS_FOLDER = "testTrainMulti_7030_splits"  # both as the official archives name them
 
 _SHAPE_NAME = ".generated.json"
-_MOST_PIXELS = 200_000_000  # which are drawn at once
+_MAX_PIXELS = 200_000_000  # of a clip, which is drawn at once
 _DIGITS = {None: 0, "train": 1, "test": 2}
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What every generated clip has in common.
+class Shape(Record, frozen=True):
+    """Size in pixels (even numbers), average number of frames, and seed of all generated clips.
 
-    Attributes:
-        height: Pixels, even.
-        width: Pixels, even.
-        frames: Of the average clip; the real ones differ in length, and so do these by up to 40 %.
-        seed: Another seed, other clips.
+    As in real data, the lengths of clips differ, by up to 40 %.
     """
 
     height: int = 60
@@ -52,15 +47,15 @@ class Shape:
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 16 or self.height % 2 or self.width % 2:
             raise DatasetError(
-                f"generated clips of {self.width}x{self.height} pixels are wanted; "
-                "expected even numbers of at least 16"
+                f"expected a width and height of even numbers of at least 16 pixels, "
+                f"found {self.width}x{self.height}"
             )
         if self.frames < 2:
-            raise DatasetError(f"clips of {self.frames} frames are wanted; expected 2 or more")
-        if self.width * self.height * self.frames > _MOST_PIXELS:
+            raise DatasetError(f"expected clips of 2 frames or more, found {self.frames}")
+        if self.width * self.height * self.frames > _MAX_PIXELS:
             raise DatasetError(
-                f"clips of {self.frames} frames of {self.width}x{self.height} pixels are wanted; "
-                f"expected at most {_MOST_PIXELS:,} pixels in a clip"
+                f"expected clips of at most {_MAX_PIXELS:,} pixels, "
+                f"found {self.frames} frames of {self.width}x{self.height}"
             )
 
     def __str__(self) -> str:
@@ -68,18 +63,12 @@ class Shape:
 
 
 def invent(per_class: int, classes: Sequence[str] = ()) -> SplitLists:
-    """Make up names and splits: 70 % training, 30 % test, each split shifted.
-
-    Args:
-        per_class: Clips of each class.
-        classes: Some of HMDB51's; none means all 51.
-
-    Raises:
-        DatasetError: A class is none of HMDB51's.
-    """
+    """Make up names and splits of 70 % training and 30 % test clips; each split is shifted."""
     known = labels("hmdb51")
     if unknown := sorted(set(classes) - set(known)):
-        raise DatasetError(f"{unknown[0]!r}: is no class of HMDB51, such as {known[0]}, {known[1]}")
+        raise DatasetError(
+            f"HMDB51 has no class {unknown[0]!r}; expected {known[0]}, {known[1]}, ..."
+        )
     clips = []
     chosen = tuple(label for label in known if label in (classes or known))
     for label in chosen:
@@ -94,11 +83,7 @@ def invent(per_class: int, classes: Sequence[str] = ()) -> SplitLists:
 
 
 def choose(lists: SplitLists, per_class: int | None) -> SplitLists:
-    """Keep `per_class` clips of each class, 70 % of them training clips of split 1; None for all.
-
-    Raises:
-        DatasetError: A class has fewer clips of a role.
-    """
+    """Keep `per_class` clips of each class, 70 % training clips of split 1; None keeps all."""
     if per_class is None:
         return lists
     kept: list[ListedClip] = []
@@ -108,8 +93,8 @@ def choose(lists: SplitLists, per_class: int | None) -> SplitLists:
             clips = [c for c in lists.clips if c.label == label and c.roles[0] == role]
             if len(clips) < count:
                 raise DatasetError(
-                    f"{per_class} clips a class are wanted; {label} has {len(clips)} {role} "
-                    f"clips in split 1, which makes {count} too many"
+                    f"{label} has {len(clips)} {role} clips in split 1; expected {count} or more, "
+                    f"for {per_class} clips a class"
                 )
             kept += clips[:count]
     return SplitLists(lists.dataset, lists.classes, tuple(kept))
@@ -123,41 +108,27 @@ def generate(
     out: str | Path,
     lists: SplitLists,
     shape: Shape | None = None,
-    jobs: int = 1,
-    progress: Progress | None = None,
+    jobs: int | None = 1,
+    progress: Progress = SILENT,
 ) -> int:
-    """Write clips and split lists; clips of this shape that are there already are left alone.
+    """Write clips and split lists in the shape of HMDB51, and return the number of new clips.
 
-    The result is `OUT/hmdb51_org/<class>/<file>` and
-    `OUT/testTrainMulti_7030_splits/<class>_test_split<N>.txt`. A clip depends on its name, its
-    class and the shape alone, not on what else is made or by how many processes. A class of HMDB51
-    always has the motion of its place among the 51; other classes have those of their place in the
-    lists.
-
-    Args:
-        out: The folder; created where it is not there.
-        lists: Which clips: of `invent`, or `choose` of `read_splits`; at most 51 classes.
-        shape: Of the clips.
-        jobs: Processes.
-        progress: Watches, counted in clips.
-
-    Returns:
-        How many clips were made.
-
-    Raises:
-        DatasetError: There are more classes than motions, or the folder holds clips of another
-            shape.
-        OutputError: The folder cannot be written.
+    A clip depends only on its name, its class and the shape. A class of HMDB51 always has the
+    motion of its place among the 51 classes; other classes that of their place in the lists.
     """
-    out, shape, progress = Path(out), shape or Shape(), progress or Quiet()
+    out, shape = Path(out), shape or Shape()
     if len(lists.classes) > len(MOTIONS):
-        raise DatasetError(f"{len(lists.classes)} classes; there are {len(MOTIONS)} motions")
-    try:
-        (out / LISTS_FOLDER).mkdir(parents=True, exist_ok=True)
-        for label in lists.classes:
-            (out / CLIPS_FOLDER / label).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(out, error) from error
+        raise DatasetError(f"expected at most {len(MOTIONS)} classes, found {len(lists.classes)}")
+    with exclusive_folder(out):
+        return _generate(out, lists, shape, jobs, progress)
+
+
+def _generate(
+    out: Path, lists: SplitLists, shape: Shape, jobs: int | None, progress: Progress
+) -> int:
+    """Write clips and lists to a folder that no other process writes to."""
+    for folder in (LISTS_FOLDER, *(f"{CLIPS_FOLDER}/{label}" for label in lists.classes)):
+        make_folder(out / folder)
     _keep_shape(out / _SHAPE_NAME, shape)
     for label in lists.classes:
         chosen = [clip for clip in lists.clips if clip.label == label]
@@ -172,51 +143,40 @@ def generate(
         (out / CLIPS_FOLDER / clip.label / clip.file, numbers[clip.label]) for clip in lists.clips
     ]
     work = [(path, motion) for path, motion in work if not path.exists()]
-    progress.start("clips", len(work))
-    for done, _ in enumerate(run(functools.partial(_make, shape), work, jobs), 1):
-        progress.update(done)
+    progress.start("clips", len(work), "items")
+    for count, _ in enumerate(parallel_map(functools.partial(_make, shape), work, jobs), 1):
+        progress.update(count)
     return len(work)
 
 
 def _keep_shape(path: Path, shape: Shape) -> None:
-    """Note the shape of a folder's clips, or make sure that it is the one noted before."""
+    """Record the shape of a folder's clips, or check it against the recorded one."""
     if not path.exists():
         with atomic_write(path) as file:
-            file.write(json.dumps(asdict(shape)).encode())
+            file.write(msgspec.json.encode(shape))
         return
-    try:
-        found = Shape(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise DatasetError(f"{path}: is malformed ({error}); name another folder") from error
-    if found != shape:
+    recorded = read_json(path, Shape, error=DatasetError)
+    if recorded != shape:
         raise DatasetError(
-            f"{path.parent}: holds generated clips of {found}; {shape} is asked for: name another "
-            "folder, or remove this one"
+            f"{path.parent}: holds generated clips of {recorded}; expected {shape}: "
+            "name another folder, or remove this one"
         )
 
 
 def _make(shape: Shape, item: tuple[Path, int]) -> None:
-    path, number = item
-    # Of the name alone, so that the same name looks the same at the anchor in every class.
+    path, motion = item
+    # From the name only, so that the same name has the same anchor frame in every class.
     name = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:8], "big")
     share = 0.6 + 0.8 * (name % 1009) / 1008
     frames = max(round(shape.frames * share), 2)
-    drawn, _ = render(MOTIONS[number], (shape.seed, name), frames, shape.height, shape.width)
+    drawn, _ = render(MOTIONS[motion], (shape.seed, name), frames, shape.height, shape.width)
     write_clip(path, drawn)
 
 
 def write_clip(path: Path, frames: Frames, fps: int = 30) -> None:
-    """Encode frames as HMDB51's are: MPEG-4 (DX50) with B-frames in an AVI.
-
-    Args:
-        path: The file; it appears whole or not at all.
-        frames: uint8 [T, H, W, 3]; H and W even.
-        fps: Frames a second.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    with atomic_write(path) as file, av.open(file, "w", format="avi") as container:
+    """Encode uint8 [T, H, W, 3] as in HMDB51: MPEG-4 (DX50) with B-frames in an AVI file."""
+    encoded = io.BytesIO()  # PyAV prints the errors of a file with their tracebacks
+    with av.open(encoded, "w", format="avi") as container:
         stream = container.add_stream("mpeg4", rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -231,3 +191,5 @@ def write_clip(path: Path, frames: Frames, fps: int = 30) -> None:
             frame.pts, frame.time_base = index, context.time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    with atomic_write(path) as file:
+        file.write(encoded.getbuffer())

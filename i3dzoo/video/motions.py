@@ -1,9 +1,9 @@
-"""Moving textures whose class is in the motion and nowhere else.
+"""Render moving textures whose class is only in their motion.
 
-A clip looks at a random texture through a window that shifts, turns and zooms. The texture is a sum
-of octaves, each with an independent uniform offset, so that shifting, turning or zooming it gives
-another texture of the same distribution: a single frame says nothing of how the window moves. All
-motions of one seed even share one frame exactly, the one at the anchor.
+A clip shows a random texture through a window that shifts, turns and zooms. The texture is a sum of
+octaves, each with an independent uniform offset, so that shifting, turning or zooming it gives
+another texture of the same distribution: a single frame does not reveal how the window moves. All
+motions of one seed share one frame exactly, the anchor.
 """
 
 import functools
@@ -13,33 +13,31 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from i3dzoo.video.records import Frames
-
-__all__ = ["MOTIONS", "Motion", "render"]
+from i3dzoo.video.info import Frames
 
 _EDGE = 512  # texels of a texture, which repeats
 _TEXTURES = 4
 _FEATURE = 24.0  # texels of the smallest detail
-_FAR = 64 * _EDGE * (1 + 1j)  # keeps coordinates positive, where truncation rounds down
-_FINEST, _COARSEST = -1.5, 1.5  # octaves around the middle one that are seen
-_TEXELS = 96.0  # of the middle octave along the height of a frame
+_FAR = 64 * _EDGE * (1 + 1j)  # keeps coordinates positive, so that truncation rounds down
+_FINEST, _COARSEST = -1.5, 1.5  # visible octaves, relative to the middle one
+_TEXELS = 96.0  # texels of the middle octave in the height of a frame
 
 
 @dataclass(frozen=True)
 class Motion:
-    """How what is seen moves.
+    """A motion of the texture.
 
     Attributes:
-        name: In words.
-        drift: Heights of the frame that it moves per frame, x + yj; y points down.
-        spin: Radians a frame, clockwise as seen.
-        zoom: Octaves a frame; what is seen grows when positive.
-        sway: Heights that it swings to and fro.
-        orbit: Heights of a second swing, a quarter period apart; with `sway` it goes in circles.
-        rock: Radians that it turns to and fro.
-        pulse: Octaves that it grows and shrinks.
-        period: Frames of a swing.
-        halting: The drift stops once a period.
+        name: Name in words.
+        drift: Velocity x + yj in frame heights per frame; y points down.
+        spin: Rotation in radians per frame, clockwise.
+        zoom: Growth in octaves per frame.
+        sway: Amplitude of an oscillation, x + yj in frame heights.
+        orbit: Amplitude of a second oscillation, a quarter period apart; with `sway`, a circle.
+        rock: Amplitude of an oscillating rotation in radians.
+        pulse: Amplitude of an oscillating zoom in octaves.
+        period: Frames of a period of the oscillations.
+        halting: Whether the drift stops once a period.
     """
 
     name: str
@@ -56,10 +54,7 @@ class Motion:
     def pose(
         self, time: npt.NDArray[np.float64]
     ) -> tuple[npt.NDArray[np.complex128], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return shift (heights), turn (radians) and zoom (octaves) at a time in frames.
-
-        All are zero at time 0.
-        """
+        """Return shift (heights), rotation (radians) and zoom (octaves) at a time in frames."""
         omega = 2 * math.pi / self.period
         swing = np.sin(omega * time)
         travelled = time - swing / omega if self.halting else time
@@ -71,51 +66,42 @@ class Motion:
 def _motions() -> tuple[Motion, ...]:
     winds = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
     ways = {name: complex(np.exp(0.25j * math.pi * i)) for i, name in enumerate(winds)}
-    found = [Motion("still")]
+    motions = [Motion("still")]
     for pace, speed in (("slowly", 0.02), ("fast", 0.05)):
-        found += [Motion(f"{name} {pace}", drift=way * speed) for name, way in ways.items()]
+        motions += [Motion(f"{name} {pace}", drift=way * speed) for name, way in ways.items()]
     for pace, speed in (("slowly", 1.0), ("fast", 2.5)):
         for sense, sign in (("clockwise", 1), ("anticlockwise", -1)):
-            found.append(Motion(f"turning {sense} {pace}", spin=sign * speed * 0.025))
+            motions.append(Motion(f"turning {sense} {pace}", spin=sign * speed * 0.025))
         for sense, sign in (("growing", 1), ("shrinking", -1)):
-            found.append(Motion(f"{sense} {pace}", zoom=sign * speed * 0.02))
+            motions.append(Motion(f"{sense} {pace}", zoom=sign * speed * 0.02))
     for pace, period in (("slowly", 24.0), ("fast", 10.0)):
         for axis in ("right", "down right", "down", "down left"):
-            found.append(Motion(f"swinging {axis} {pace}", sway=ways[axis] * 0.1, period=period))
+            motions.append(Motion(f"swinging {axis} {pace}", sway=ways[axis] * 0.1, period=period))
         for sense, sign in (("clockwise", 1), ("anticlockwise", -1)):
             orbit = sign * 0.1j
-            found.append(Motion(f"circling {sense} {pace}", sway=0.1, orbit=orbit, period=period))
-        found.append(Motion(f"rocking {pace}", rock=0.2, period=period))
-        found.append(Motion(f"pulsing {pace}", pulse=0.2, period=period))
+            motions.append(Motion(f"circling {sense} {pace}", sway=0.1, orbit=orbit, period=period))
+        motions.append(Motion(f"rocking {pace}", rock=0.2, period=period))
+        motions.append(Motion(f"pulsing {pace}", pulse=0.2, period=period))
     for turn, spin in (("clockwise", 0.04), ("anticlockwise", -0.04)):
         for growth, zoom in (("growing", 0.03), ("shrinking", -0.03)):
-            found.append(Motion(f"spiralling {turn}, {growth}", spin=spin, zoom=zoom))
+            motions.append(Motion(f"spiralling {turn}, {growth}", spin=spin, zoom=zoom))
     for way in ("right", "down", "left", "up"):
-        found.append(Motion(f"halting {way}", drift=ways[way] * 0.035, halting=True))
+        motions.append(Motion(f"halting {way}", drift=ways[way] * 0.035, halting=True))
     for way in ("right", "left"):
-        found.append(Motion(f"zigzag {way}", drift=ways[way] * 0.035, sway=0.1j, period=12.0))
-    return tuple(found)
+        motions.append(Motion(f"zigzag {way}", drift=ways[way] * 0.035, sway=0.1j, period=12.0))
+    return tuple(motions)
 
 
 MOTIONS = _motions()
-"""The 51 motions, as many as HMDB51 has classes."""
+"""51 motions, one for each class of HMDB51."""
 
 
 def render(
     motion: Motion, seed: tuple[int, ...], frames: int, height: int, width: int
 ) -> tuple[Frames, int]:
-    """Draw a clip.
+    """Render uint8 [frames, height, width, 3], and return it with the index of its anchor.
 
-    Args:
-        motion: What it shows.
-        seed: Chooses texture, colours, the pose at the anchor, and how fast within 15 %.
-        frames: Its length.
-        height: Pixels.
-        width: Pixels.
-
-    Returns:
-        uint8 [frames, height, width, 3], and the index of the anchor: the frame that every motion
-        of this seed and size has in common, bit for bit.
+    All motions of one seed and size share the frame at the anchor, bit for bit.
     """
     random = np.random.default_rng(seed)
     anchor = int(random.integers(frames))
@@ -133,7 +119,7 @@ def render(
     shifts = shifts * np.exp(1j * turn)
     output = np.empty((frames, height, width, 3), np.uint8)
     for index in range(frames):
-        # What is seen moves right when the window moves left, and grows when the window shrinks.
+        # The texture moves right when the window moves left, and grows when the window shrinks.
         looking = view * np.complex64(np.exp(-1j * turns[index])) - np.complex64(shifts[index])
         seen = _octaves(texture, looking, phase - zooms[index], offsets)
         np.take(palette, seen, axis=0, out=output[index], mode="clip")
@@ -146,10 +132,7 @@ def _octaves(
     octave: float,
     offsets: npt.NDArray[np.complex128],
 ) -> npt.NDArray[np.intp]:
-    """Sum the octaves that are seen, weighted so that one fades in as another fades out.
-
-    Deviations from -4 to 4 become 0 to 255; what is beyond lies outside.
-    """
+    """Sum the visible octaves, weighted to fade in and out; -4 to 4 deviations become 0 to 255."""
     seen = np.zeros(where.shape, np.float32)
     power = 0.0
     for layer in range(math.ceil(_FINEST - octave), math.floor(_COARSEST - octave) + 1):
@@ -168,7 +151,7 @@ def _octaves(
 
 @functools.cache
 def _textures() -> tuple[npt.NDArray[np.float32], ...]:
-    """Noise without a direction that repeats: float32 [edge, edge], mean 0, deviation 1."""
+    """Return isotropic periodic noise: float32 [edge, edge], mean 0, standard deviation 1."""
     random = np.random.default_rng(0)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(_EDGE), np.fft.fftfreq(_EDGE)))
     keep = np.exp(-((frequency * _FEATURE) ** 2)) - np.exp(-((frequency * _FEATURE * 4) ** 2))

@@ -1,30 +1,23 @@
-"""The official lists of HMDB51 and UCF101: which clips there are, and which train and test."""
+"""Read the official split lists of HMDB51 and UCF101."""
 
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 from i3dzoo.errors import DatasetError, MissingFileError
-
-__all__ = ["OFFICIAL", "DatasetName", "ListedClip", "Official", "Role", "SplitLists", "read_splits"]
+from i3dzoo.files import read_text, split_lines
+from i3dzoo.files.output_names import name_key
 
 DatasetName = Literal["hmdb51", "ucf101"]
-Role = Literal["train", "test"]
+Role = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
 class Official:
-    """What the complete dataset counts.
-
-    Attributes:
-        title: Its name.
-        classes: How many.
-        clips: How many.
-        train: Training clips of splits 1, 2 and 3.
-        test: Test clips of splits 1, 2 and 3.
-    """
+    """Numbers of the complete dataset; `train` and `test` are for splits 1, 2 and 3."""
 
     title: str
     classes: int
@@ -37,18 +30,12 @@ OFFICIAL: dict[DatasetName, Official] = {
     "hmdb51": Official("HMDB51", 51, 6766, (3570,) * 3, (1530,) * 3),
     "ucf101": Official("UCF101", 101, 13320, (9537, 9586, 9624), (3783, 3734, 3696)),
 }
-"""Counted in the official lists of 2011 (HMDB51) and 2013 (UCF101)."""
+"""Numbers of the official lists of 2011 (HMDB51) and 2013 (UCF101)."""
 
 
 @dataclass(frozen=True)
 class ListedClip:
-    """A clip of the lists.
-
-    Attributes:
-        file: Name of the file, without a folder.
-        label: Name of its class.
-        roles: Its role in splits 1, 2 and 3; None where the split leaves it out.
-    """
+    """A clip of the lists: file name, class, and role in splits 1, 2 and 3 (None if left out)."""
 
     file: str
     label: str
@@ -75,7 +62,7 @@ class SplitLists:
         return sum(clip.roles[split - 1] == role for clip in self.clips)
 
     def differences(self) -> tuple[str, ...]:
-        """Say how the lists differ from the official ones in number; empty if they do not."""
+        """Return how the numbers of the lists differ from the official ones, in words."""
         official = OFFICIAL[self.dataset]
         pairs = [
             ("classes", len(self.classes), official.classes),
@@ -86,27 +73,29 @@ class SplitLists:
             pairs.append((f"training clips in split {split}", self.count(split, "train"), train))
             pairs.append((f"test clips in split {split}", self.count(split, "test"), test))
         return tuple(
-            f"{found:,} {what}, {official.title} has {expected:,}"
-            for what, found, expected in pairs
-            if found != expected
+            f"{count:,} {what}, {official.title} has {expected:,}"
+            for what, count, expected in pairs
+            if count != expected
         )
 
 
 def read_splits(folder: str | Path, dataset: DatasetName) -> SplitLists:
     """Read the official text files of a dataset.
 
-    HMDB51's are `<class>_test_split<1|2|3>.txt`, a line `<file> <0|1|2>`: unused, train, test.
-    UCF101's are `classInd.txt`, `trainlist0<1|2|3>.txt` and `testlist0<1|2|3>.txt`, a line
-    `<class>/<file>` and, in the former, the number of the class.
+    HMDB51 has `<class>_test_split<1|2|3>.txt` with lines `<file> <0|1|2>`: unused, train, test.
+    UCF101 has `classInd.txt`, `trainlist0<1|2|3>.txt` with lines `<class>/<file> <class number>`
+    and `testlist0<1|2|3>.txt` with lines `<class>/<file>`.
 
     Raises:
-        MissingFileError: The folder or a list of it is not there.
-        DatasetError: A line is malformed, a clip is listed twice or with two classes, or the three
-            lists of a class of HMDB51 are not of the same clips.
+        MissingFileError: The folder or one of its lists is missing.
+        DatasetError: A line is malformed, a clip is listed twice or in two classes, or the three
+            lists of a class of HMDB51 do not have the same clips.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise MissingFileError(f"{folder}: no such folder; it should hold the official split lists")
+        raise MissingFileError(
+            f"{folder}: no such folder; expected a folder with the official split lists"
+        )
     return _read_hmdb51(folder) if dataset == "hmdb51" else _read_ucf101(folder)
 
 
@@ -115,9 +104,9 @@ _HMDB51_ROLES: dict[str, Role | None] = {"0": None, "1": "train", "2": "test"}
 
 
 def _read_hmdb51(folder: Path) -> SplitLists:
-    found = {path.name: path for path in folder.iterdir()}
+    files = {normalize("NFC", path.name): path for path in folder.iterdir()}
     suffix = "_test_split1.txt"
-    classes = sorted(name.removesuffix(suffix) for name in found if name.endswith(suffix))
+    classes = sorted(name.removesuffix(suffix) for name in files if name.endswith(suffix))
     if not classes:
         raise MissingFileError(
             f"{folder}: holds no HMDB51 split lists; expected <class>_test_split1.txt, ...2, ...3"
@@ -127,14 +116,16 @@ def _read_hmdb51(folder: Path) -> SplitLists:
         columns = []
         for split in (1, 2, 3):
             name = f"{label}_test_split{split}.txt"
-            if name not in found:
-                raise MissingFileError(f"{folder / name}: is missing; each class has three lists")
-            columns.append(_hmdb51_list(found[name]))
+            if name not in files:
+                raise MissingFileError(
+                    f"{folder / name}: the list is missing; expected three lists for each class"
+                )
+            columns.append(_hmdb51_list(files[name]))
         for split, column in enumerate(columns[1:], 2):
             if odd := sorted(column.keys() ^ columns[0].keys()):
                 raise DatasetError(
-                    f"{folder / f'{label}_test_split{split}.txt'}: {odd[0]!r} is in only one of "
-                    "this list and split 1's; expected the same clips in all three"
+                    f"{folder / f'{label}_test_split{split}.txt'}: {odd[0]!r} is not in "
+                    "both this list and that of split 1; expected the same clips in all splits"
                 )
         clips += (
             ListedClip(file, label, (columns[0][file], columns[1][file], columns[2][file]))
@@ -149,7 +140,9 @@ def _hmdb51_list(path: Path) -> dict[str, Role | None]:
         file, _, digit = line.rpartition(" ")
         file = file.strip(_BLANKS)
         if digit not in _HMDB51_ROLES or not _is_name(file):
-            raise DatasetError(f"{path}, line {number}: is {line!r}; expected '<file> <0, 1 or 2>'")
+            raise DatasetError(
+                f"{path}, line {number}: expected '<file> <0, 1 or 2>', found {line!r}"
+            )
         if file in roles:
             raise DatasetError(f"{path}, line {number}: {file!r} is listed twice")
         roles[file] = _HMDB51_ROLES[digit]
@@ -159,13 +152,15 @@ def _hmdb51_list(path: Path) -> dict[str, Role | None]:
 def _read_ucf101(folder: Path) -> SplitLists:
     index = folder / "classInd.txt"
     if not index.is_file():
-        raise MissingFileError(f"{index}: is missing; expected UCF101's lists in this folder")
+        raise MissingFileError(
+            f"{index}: the list is missing; expected the lists of UCF101 in this folder"
+        )
     classes: list[str] = []
     for number, line in _lines(index):
         digits, _, label = line.partition(" ")
         if digits != str(len(classes) + 1) or not _is_name(label):
             raise DatasetError(
-                f"{index}, line {number}: is {line!r}; expected '{len(classes) + 1} <class>'"
+                f"{index}, line {number}: expected '{len(classes) + 1} <class>', found {line!r}"
             )
         classes.append(label)
     roles: dict[tuple[str, str], list[Role | None]] = {}
@@ -174,20 +169,22 @@ def _read_ucf101(folder: Path) -> SplitLists:
         for role in kinds:
             path = folder / f"{role}list0{split}.txt"
             if not path.is_file():
-                raise MissingFileError(f"{path}: is missing; each split has two lists")
+                raise MissingFileError(
+                    f"{path}: the list is missing; expected two lists for each split"
+                )
             for number, line in _lines(path):
                 label, _, rest = line.partition("/")
-                # Only training lists carry the number of the class after the name.
+                # Only training lists have the number of the class after the name.
                 file = re.sub(r" \d+$", "", rest) if role == "train" else rest
                 if label not in classes or not _is_name(file):
                     raise DatasetError(
-                        f"{path}, line {number}: is {line!r}; expected '<class>/<file>' with a "
-                        "class of classInd.txt"
+                        f"{path}, line {number}: expected '<class>/<file>' with a class of "
+                        f"classInd.txt, found {line!r}"
                     )
                 entry = roles.setdefault((label, file), [None, None, None])
                 if entry[split - 1] is not None:
                     raise DatasetError(
-                        f"{path}, line {number}: {file!r} is in split {split} already, "
+                        f"{path}, line {number}: {file!r} is already in split {split}, "
                         f"as {entry[split - 1]}"
                     )
                 entry[split - 1] = role
@@ -198,23 +195,19 @@ def _read_ucf101(folder: Path) -> SplitLists:
 
 
 def _checked(folder: Path, lists: SplitLists) -> SplitLists:
-    most = Counter(clip.file.lower() for clip in lists.clips).most_common(1)
+    most = Counter(name_key(clip.file) for clip in lists.clips).most_common(1)
     if most and most[0][1] > 1:
         raise DatasetError(f"{folder}: {most[0][0]!r} is listed in {most[0][1]} classes")
     return lists
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")  # which reads every byte, of the time before UTF-8
-    # not splitlines, nor strip of any blank: a name may hold what they take for an end
-    lines = [line.strip(_BLANKS) for line in text.split("\n")]
+    # macOS writes accents as characters of their own, and other systems do not
+    text = normalize("NFC", read_text(path, DatasetError, fallback="latin-1"))
+    lines = split_lines(text)
     return [(number, line) for number, line in enumerate(lines, 1) if line]
 
 
 def _is_name(text: str) -> bool:
-    """Tell whether a name is one path component, so that no list leads out of a folder."""
+    """Whether a name is one path component, so that a list cannot lead out of a folder."""
     return bool(text) and text not in (".", "..") and not set(text) & {"/", "\\", "\0"}

@@ -1,7 +1,7 @@
-"""TV-L1 optical flow in PyTorch: many pairs at once, on a GPU if there is one.
+"""TV-L1 optical flow in PyTorch, for many pairs of frames at once.
 
-The method is that of Zach, Pock and Bischof (2007), written from its description by Sánchez,
-Meinhardt-Llopis and Facciolo (IPOL 2013, doi:10.5201/ipol.2013.26), whose names the variables bear.
+The method is by Zach, Pock and Bischof (2007). This implementation and its names follow the
+description by Sánchez, Meinhardt-Llopis and Facciolo (IPOL 2013, doi:10.5201/ipol.2013.26).
 """
 
 import math
@@ -11,37 +11,26 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from i3dzoo.video.records import Frames
-
-__all__ = ["tvl1"]
+from i3dzoo.video.info import Frames
 
 _TAU = 0.25
-_LAMBDA = 0.15  # weight of the data, for grey values in 0..255
+_LAMBDA = 0.15  # weight of the data term, for grey values in 0..255
 _THETA = 0.3
 _WARPS = 5
 _ITERATIONS = 25
-_SMALLEST = 16  # pixels of the short side of the coarsest level
+_MIN_SIDE = 16  # pixels of the short side of the coarsest level
 _LEVELS = 6
 
 
 def tvl1(first: Frames, second: Frames, device: str = "cpu") -> npt.NDArray[np.float32]:
-    """Compute the flow of pairs of grey frames.
-
-    Args:
-        first: uint8 [N, H, W].
-        second: uint8 [N, H, W].
-        device: Where to compute.
-
-    Returns:
-        float32 [N, H, W, 2]: pixels that what is in `first` moves, x to the right and y down.
-    """
+    """Compute the flow of pairs of uint8 frames [N, H, W]: float32 [N, H, W, 2] in pixels."""
     with torch.inference_mode():
         pyramid = [
             (_smooth(_tensor(first, device)), _smooth(_tensor(second, device))),
         ]
         while len(pyramid) < _LEVELS:
             height, width = (math.ceil(side / 2) for side in pyramid[-1][0].shape[2:])
-            if min(height, width) < _SMALLEST:
+            if min(height, width) < _MIN_SIDE:
                 break
             size = height, width
             pyramid.append((_shrink(pyramid[-1][0], size), _shrink(pyramid[-1][1], size)))
@@ -69,7 +58,7 @@ def _shrink(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _grow(flow: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Resize a flow to the size of an image; displacements grow with it."""
+    """Resize a flow to the size of an image, and scale the displacements."""
     if flow.shape[2:] == image.shape[2:]:
         return flow
     scale = [image.shape[3] / flow.shape[3], image.shape[2] / flow.shape[2]]
@@ -78,9 +67,9 @@ def _grow(flow: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
 
 
 def _solve(before: torch.Tensor, after: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
-    """Refine the flow on one level."""
+    """Refine the flow at one level of the pyramid."""
     slope = torch.cat([after, *_central(after)], dim=1)
-    dual = before.new_zeros((2, *flow.shape))  # of u and v, in x and in y
+    dual = before.new_zeros((2, *flow.shape))  # of u and v, along x and y
     for _ in range(_WARPS):
         warped = _warp(slope, flow)
         gradient = warped[:, 1:]
@@ -89,7 +78,7 @@ def _solve(before: torch.Tensor, after: torch.Tensor, flow: torch.Tensor) -> tor
         limit = _LAMBDA * _THETA
         for _ in range(_ITERATIONS):
             rho = constant + (gradient * flow).sum(1, keepdim=True)
-            # The three cases of the thresholding step are one clamped division.
+            # One clamped division covers the three cases of the thresholding step.
             step = (-rho / power.clamp_min(1e-9)).clamp(-limit, limit)
             flow = flow + step * gradient + _THETA * _divergence(dual)
             ahead = _forward(flow)
@@ -106,21 +95,21 @@ def _central(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _forward(field: torch.Tensor) -> torch.Tensor:
-    """Forward differences in x and in y, zero at the far border: [2, ...]."""
+    """Return forward differences along x and y, zero at the far border: [2, ...]."""
     across = F.pad(field[..., 1:] - field[..., :-1], (0, 1))
     down = F.pad(field[..., 1:, :] - field[..., :-1, :], (0, 0, 0, 1))
     return torch.stack([across, down])
 
 
 def _divergence(dual: torch.Tensor) -> torch.Tensor:
-    """Minus the adjoint of `_forward`; the dual is zero at the far border."""
+    """Return the negative adjoint of `_forward`; the dual is zero at the far border."""
     across = dual[0] - F.pad(dual[0][..., :-1], (1, 0))
     down = dual[1] - F.pad(dual[1][..., :-1, :], (0, 0, 1, 0))
     return across + down
 
 
 def _warp(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
-    """Sample an image where the flow points to; beyond the border it repeats its edge."""
+    """Sample an image where the flow points to, with the edge repeated beyond the border."""
     height, width = image.shape[2:]
     across = torch.arange(width, device=image.device) + flow[:, 0]
     down = torch.arange(height, device=image.device)[:, None] + flow[:, 1]
@@ -129,6 +118,6 @@ def _warp(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
 
 
 def _median(flow: torch.Tensor) -> torch.Tensor:
-    """3x3 median, which removes lone outliers between warps."""
+    """Apply a 3x3 median filter, which removes single outliers between warps."""
     around = F.pad(flow, (1, 1, 1, 1), "replicate").unfold(2, 3, 1).unfold(3, 3, 1)
     return around.flatten(-2).median(dim=-1).values

@@ -1,0 +1,1 @@
+"""Checkpoints: tensors with their description, in any layout."""

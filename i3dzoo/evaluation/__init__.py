@@ -1,0 +1,1 @@
+"""Evaluation: protocols, predictions and metrics."""

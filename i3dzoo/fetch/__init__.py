@@ -1,0 +1,1 @@
+"""Get a model: find what an argument refers to, and download it if it is not cached."""

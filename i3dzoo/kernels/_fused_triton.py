@@ -1,0 +1,208 @@
+"""The Triton kernels of `i3dzoo.network.fused`; importing this module needs Triton.
+
+Activations are dense in the order [N, T, H, W, C], in half precision, and sums are float32.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def windows(
+    x, y,
+    time, height, width, groups, blocks,
+    stride_n, stride_c, stride_t, stride_h, stride_w,
+    before_w,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """Write for every pair of outputs along W the 9 pixels that they see, as 32 numbers.
+
+    What lies outside of the frame is 0. `y` is [N, T, H, groups, 32], of which 9 * CHANNELS numbers
+    are used. A program writes ROWS rows of a frame.
+    """
+    pid = tl.program_id(0).to(tl.int64)  # of [N, T, blocks of rows]
+    block, frame = pid % blocks, pid // blocks
+    t, n = frame % time, frame // time
+    group = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS)
+    lane = tl.arange(0, 32)
+    c = lane % CHANNELS
+    used = lane < 9 * CHANNELS
+    w = 4 * group[:, None] - before_w + (lane // CHANNELS)[None, :]
+    inside = (w >= 0) & (w < width) & used[None, :]
+    kept = (group < groups)[:, None]
+    first = block * ROWS
+    line = x + n * stride_n + t * stride_t + first * stride_h
+    line += (c * stride_c)[None, :] + w * stride_w
+    out = y + (frame * height + first) * groups * 32 + group[:, None] * 32 + lane[None, :]
+    for row in range(ROWS):
+        is_row = first + row < height
+        value = tl.load(line, mask=inside & is_row, other=0.0)
+        tl.store(out, value.to(y.dtype.element_ty), mask=kept & is_row)
+        line += stride_h
+        out += groups * 32
+
+
+@triton.jit
+def _taps(
+    total, x, weight, row, n, t, h, w,
+    TIMES: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Add the products of TIMES x TAPS neighbouring taps, whose weights begin at `row`."""
+    for tap in range(TIMES * TAPS):
+        a = x.load([n, t + tap // TAPS, h + tap % TAPS, w, 0])
+        b = weight.load([row + tap * 32, 0])
+        total = tl.dot(tl.reshape(a, [ROWS, 32]), b, total)
+    return total
+
+
+@triton.jit
+def stem(
+    x00, x01, x10, x11, weight, bias, y,
+    tiles_t, tiles_h, tiles_w,
+    T0: tl.constexpr, T1: tl.constexpr, H0: tl.constexpr, H1: tl.constexpr,
+    FIRST_T0: tl.constexpr, FIRST_T1: tl.constexpr,
+    FIRST_H0: tl.constexpr, FIRST_H1: tl.constexpr, HALF: tl.constexpr,
+    BT: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
+):  # fmt: skip
+    """Convolve windows [N, T, H, groups, 32] with 7x7x7 and stride 2; two outputs of 64 channels.
+
+    Descriptor `xij` has every second step from i and every second row from j. The taps that read
+    it are neighbours there: T0 and T1 along T, H0 and H1 along H, from FIRST_... on. `weight` is a
+    descriptor [49 * 32, 128] with the taps in this order; `y` is one of [N, T', H', groups, 128].
+    """
+    pid = tl.program_id(0)
+    w0 = (pid % tiles_w) * BW
+    pid = pid // tiles_w
+    h0 = (pid % tiles_h) * BH
+    pid = pid // tiles_h
+    t0 = (pid % tiles_t) * BT
+    n = pid // tiles_t
+    ROWS: tl.constexpr = BT * BH * BW
+    total = tl.zeros([ROWS, 128], tl.float32)
+    total = _taps(total, x00, weight, 0, n, t0 + FIRST_T0, h0 + FIRST_H0, w0, T0, H0, ROWS)
+    row = T0 * H0 * 32
+    total = _taps(total, x01, weight, row, n, t0 + FIRST_T0, h0 + FIRST_H1, w0, T0, H1, ROWS)
+    row += T0 * H1 * 32
+    total = _taps(total, x10, weight, row, n, t0 + FIRST_T1, h0 + FIRST_H0, w0, T1, H0, ROWS)
+    row += T1 * H0 * 32
+    total = _taps(total, x11, weight, row, n, t0 + FIRST_T1, h0 + FIRST_H1, w0, T1, H1, ROWS)
+    total = tl.maximum(total + tl.load(bias + tl.arange(0, 128) % 64)[None, :], 0.0)
+    y.store([n, t0, h0, w0, 0], tl.reshape(total.to(HALF), [1, BT, BH, BW, 128]))
+
+
+@triton.jit
+def _plane_maximum(
+    line, t, h, w, c,
+    time, height, width, channels, pitch,
+    KH: tl.constexpr, KW: tl.constexpr,
+):  # fmt: skip
+    """Return the maximum over KH x KW positions from (h, w) of step t; 0 outside of the input."""
+    best = tl.zeros([w.shape[0], c.shape[0]], line.dtype.element_ty)
+    for kh in tl.static_range(KH):
+        row = h + kh
+        inside = (t >= 0) & (t < time) & (row >= 0) & (row < height)
+        at = line + (t * height + row).to(tl.int64) * pitch * channels
+        for kw in tl.static_range(KW):
+            valid = inside & (w + kw >= 0) & (w + kw < width)
+            value = tl.load(
+                at + (w + kw)[:, None] * channels + c[None, :],
+                mask=valid[:, None] & (c < channels)[None, :],
+                other=0.0,
+            )
+            best = tl.maximum(best, value, propagate_nan=tl.PropagateNan.ALL)
+    return best
+
+
+@triton.jit
+def pool(
+    x, y,
+    time, height, width, channels, pitch,
+    out_time, out_height, out_width,
+    before_t, before_h, before_w, chunks,
+    KT: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    CHUNK: tl.constexpr, COLUMNS: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """Max-pool activations after a ReLU, which are not negative.
+
+    A program computes CHUNK steps of one row. With stride 1 along T, it takes the maximum over each
+    step once, for the three outputs that see it. `pitch` is the width of `x` in memory.
+    """
+    row = tl.program_id(0)
+    h_out, rest = row % out_height, row // out_height
+    chunk, n = rest % chunks, rest // chunks
+    w_out = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    c = tl.program_id(2) * LANES + tl.arange(0, LANES)
+    h, w = h_out * SH - before_h, w_out * SW - before_w
+    line = x + n.to(tl.int64) * time * height * pitch * channels
+    out = y + (n.to(tl.int64) * out_time * out_height + h_out) * out_width * channels
+    at = w_out[:, None] * channels + c[None, :]
+    kept = (w_out < out_width)[:, None] & (c < channels)[None, :]
+    first = chunk * CHUNK
+    size = (time, height, width, channels, pitch)
+    if KT == 3 and ST == 1:
+        before = _plane_maximum(line, first - 1, h, w, c, *size, KH, KW)
+        now = _plane_maximum(line, first, h, w, c, *size, KH, KW)
+        for number in range(CHUNK):
+            t = first + number
+            after = _plane_maximum(line, t + 1, h, w, c, *size, KH, KW)
+            best = tl.maximum(before, now, propagate_nan=tl.PropagateNan.ALL)
+            best = tl.maximum(best, after, propagate_nan=tl.PropagateNan.ALL)
+            step = out + t.to(tl.int64) * out_height * out_width * channels
+            tl.store(step + at, best, mask=kept & (t < out_time))
+            before = now
+            now = after
+    else:
+        for number in range(CHUNK):
+            t = first + number
+            best = _plane_maximum(line, t * ST - before_t, h, w, c, *size, KH, KW)
+            for kt in tl.static_range(1, KT):
+                other = _plane_maximum(line, t * ST - before_t + kt, h, w, c, *size, KH, KW)
+                best = tl.maximum(best, other, propagate_nan=tl.PropagateNan.ALL)
+            step = out + t.to(tl.int64) * out_height * out_width * channels
+            tl.store(step + at, best, mask=kept & (t < out_time))
+
+
+@triton.jit
+def conv(
+    x, weight, bias, y, z,
+    tiles_t, tiles_h, tiles_w, tiles_c, blocks, split,
+    TAPS: tl.constexpr, HALF: tl.constexpr,
+    BN: tl.constexpr, BT: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """Convolve with 3x3x3 (27 taps) or 1x1x1 (1 tap), stride 1 and SAME padding; add bias; ReLU.
+
+    `x`, `y` and `z` are descriptors [N, T, H, W, C] with boxes of [BN, BT, BH, BW, DEPTH] and
+    [BN, BT, BH, BW, COLUMNS]. What a box reads outside is 0, and what it writes there is dropped.
+    `weight` is a descriptor [TAPS * blocks * DEPTH, columns]. Columns before `split` go to `y`, the
+    others to `z`.
+    """
+    pid = tl.program_id(0)
+    first = (pid % tiles_c) * COLUMNS  # neighbouring programs read the same positions
+    pid = pid // tiles_c
+    w0 = (pid % tiles_w) * BW
+    pid = pid // tiles_w
+    h0 = (pid % tiles_h) * BH
+    pid = pid // tiles_h
+    t0 = (pid % tiles_t) * BT
+    n = pid // tiles_t * BN
+    ROWS: tl.constexpr = BN * BT * BH * BW
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for step in range(TAPS * blocks):
+        tap = step // blocks
+        c = (step % blocks) * DEPTH
+        if TAPS == 27:
+            box = [n, t0 + tap // 9 - 1, h0 + tap // 3 % 3 - 1, w0 + tap % 3 - 1, c]
+            a = x.load(box)
+        else:
+            a = x.load([n, t0, h0, w0, c])
+        b = weight.load([step * DEPTH, first])
+        total = tl.dot(tl.reshape(a, [ROWS, DEPTH]), b, total)
+    total += tl.load(bias + first + tl.arange(0, COLUMNS))[None, :]
+    out = tl.maximum(total, 0.0).to(HALF)
+    out = tl.reshape(out, [BN, BT, BH, BW, COLUMNS])
+    if first < split:
+        y.store([n, t0, h0, w0, first], out)
+    else:
+        z.store([n, t0, h0, w0, first - split], out)

@@ -1,0 +1,1 @@
+"""The I3D network, independent of files and of the Hub."""

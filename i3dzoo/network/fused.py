@@ -1,0 +1,453 @@
+"""The deployed form of I3D on NVIDIA GPUs: half precision, BatchNorm folded, Triton kernels.
+
+Each branch of a block writes its channels of the block's output, so nothing is concatenated. The
+1x1x1 convolutions that read the same input are one product. The first convolution is a product over
+windows of 9 pixels, which serve two neighbouring outputs. A CUDA graph is kept for each shape.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import math
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from i3dzoo.kernels.tiles import Tile, find_tile
+from i3dzoo.network.architecture import (
+    BLOCKS,
+    ENDPOINTS,
+    HEAD_BIAS,
+    HEAD_WEIGHT,
+    POOLED,
+    POOLS,
+    STEM,
+    Unit,
+    Variant,
+    block_units,
+    output_size,
+    pad_axis,
+)
+
+LOGITS: Final = "logits"
+"""Name of the output [N, steps, classes] among those of `FusedI3D`."""
+
+GRAPHS: Final = 4
+"""How many shapes keep a CUDA graph and buffers."""
+
+_WINDOW: Final = 32  # numbers of a window; 9 pixels of 3 channels are 27
+_GROUPS: Final = 64
+_ROWS: Final = 8  # rows of windows that a program writes
+_COPIED: Final = 2  # up to so many clips are copied, to begin with one launch instead of two
+_CHUNK: Final = 8  # steps of a pool that a program computes
+_ALIGN: Final = 64  # of the first columns of the second destination
+
+Tensors = Mapping[str, Tensor]
+
+
+@functools.cache
+def can_fuse(device: torch.device) -> bool:
+    """Whether `FusedI3D` runs on a device: an NVIDIA GPU from Hopper on, with Triton."""
+    # the numbers of AMD's GPUs are not those of NVIDIA's
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    if torch.cuda.get_device_capability(device) < (9, 0):
+        return False
+    return importlib.util.find_spec("triton") is not None
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A folded convolution: weight [taps, channels, columns], and bias [columns]."""
+
+    name: str
+    taps: int
+    split: int  # columns of the first destination, padded
+    weight: Tensor
+    bias: Tensor
+    cache: dict[int, Tensor] = field(default_factory=dict)
+
+    def packed(self, depth: int) -> Tensor:
+        """Return the weight [taps * channels, columns]; channels are a multiple of `depth`."""
+        if depth not in self.cache:
+            weight = F.pad(self.weight, (0, 0, 0, -self.weight.shape[1] % depth))
+            self.cache[depth] = weight.flatten(0, 1).contiguous()
+        return self.cache[depth]
+
+
+class FusedI3D:
+    """I3D in half precision, from canonical tensors, for clips of any size and number.
+
+    Args:
+        tensors: The canonical tensors, on any device.
+        variant: BatchNorm epsilon, padding and pooling.
+        device: An NVIDIA GPU that `can_fuse` accepts, or a CPU with Triton's interpreter.
+        dtype: `torch.float16` or `torch.bfloat16`, of weights and activations; sums are float32.
+    """
+
+    def __init__(
+        self,
+        tensors: Tensors,
+        variant: Variant,
+        device: torch.device,
+        dtype: torch.dtype = torch.float16,
+    ) -> None:
+        self.variant, self.device, self.dtype = variant, device, dtype
+        self._sides = [_new_stream(device) for _ in range(2)]
+        self._tensors = tensors
+        self.channels = tensors[f"{STEM[0].name}.conv.weight"].shape[1]
+        self._stem_weight, self._stem_bias = self._fold_stem()
+        self._stem_weights: dict[tuple[int, ...], Tensor] = {}
+        self._layers: dict[str, _Layer] = {}
+        for unit in STEM[1:]:
+            self._add(unit.name, [unit])
+        for block in BLOCKS:
+            b0, b1a, b1b, b2a, b2b, b3 = block_units(block)
+            self._add(f"{block}.1x1", [b0], [b1a, b2a])
+            for unit in (b1b, b2b, b3):
+                self._add(unit.name, [unit])
+        self._head: tuple[Tensor, Tensor] | None = None
+        if HEAD_WEIGHT in tensors:
+            weight = tensors[HEAD_WEIGHT].float().flatten(1).to(device)
+            self._head = weight, tensors[HEAD_BIAS].float().to(device)
+        del self._tensors
+        self._graphs: OrderedDict[Any, _Graph] = OrderedDict()
+
+    def __call__(self, x: Tensor, wanted: Collection[str] = (LOGITS,)) -> dict[str, Tensor]:
+        """Run clips.
+
+        Args:
+            x: Floats [N, C, T, H, W] on the device, of any strides; T is at least 9.
+            wanted: `logits` [N, steps, classes], `pooled` [N, 1024], both float32, and endpoints
+                [N, C', T', H', W'] in half precision.
+        """
+        if self.device.type == "cpu":
+            windows = self._empty_windows(x)
+            self._windows(x, windows)
+            return self._run(windows, x.shape[2:], frozenset(wanted))
+        is_copied = len(x) <= _COPIED
+        layout = (x.dtype, x.stride()) if is_copied else ()
+        key = (*x.shape, frozenset(wanted), layout)
+        graph = self._graphs.pop(key, None)
+        if graph is None:
+            graph = self._capture(x, frozenset(wanted), torch.empty_like(x) if is_copied else None)
+            if len(self._graphs) == GRAPHS:
+                self._graphs.popitem(last=False)
+        self._graphs[key] = graph
+        if graph.source is None:
+            self._windows(x, graph.windows)
+        else:
+            graph.source.copy_(x)
+        graph.graph.replay()
+        return {name: output.clone() for name, output in graph.outputs.items()}
+
+    def _capture(self, x: Tensor, wanted: frozenset[str], source: Tensor | None) -> "_Graph":
+        windows, shape = self._empty_windows(x), x.shape[2:]
+        warm_up = self._sides[0]
+        with _fork(warm_up):  # compiles the kernels
+            if source is not None:
+                self._windows(source, windows)
+            self._run(windows, shape, wanted)
+        _join(warm_up)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            if source is not None:
+                self._windows(source, windows)
+            outputs = self._run(windows, shape, wanted)
+        return _Graph(graph, source, windows, outputs)
+
+    def _empty_windows(self, x: Tensor) -> Tensor:
+        count, _, time, height, width = x.shape
+        groups = -(-self._stem_size(width) // 2)
+        return self._empty(count, time, height, groups, _WINDOW)
+
+    def _run(
+        self, windows: Tensor, shape: Sequence[int], wanted: frozenset[str]
+    ) -> dict[str, Tensor]:
+        """Return the outputs; activations are [N, T, H, W, C]."""
+        outputs: dict[str, Tensor] = {}
+        x = windows
+        for name in ENDPOINTS:
+            if name == STEM[0].name:
+                x = self._stem(windows, shape)
+            elif name in POOLS:
+                x = self._pool(x, *POOLS[name])
+            elif name in BLOCKS:
+                x = self._block(x, name)
+            else:
+                layer = self._layers[name]
+                y = self._empty(*x.shape[:4], STEM[1 if name == STEM[1].name else 2].out_channels)
+                self._conv(layer, x, y)
+                x = y
+            if name in wanted:
+                outputs[name] = x.permute(0, 4, 1, 2, 3)
+        if {LOGITS, POOLED} & wanted:
+            pooled = self._average(x)
+            if POOLED in wanted:
+                outputs[POOLED] = pooled.mean(1)
+            if LOGITS in wanted and self._head is not None:
+                outputs[LOGITS] = F.linear(pooled, *self._head)
+        return outputs
+
+    def _windows(self, x: Tensor, windows: Tensor) -> None:
+        from i3dzoo.kernels import _fused_triton
+
+        _, channels, time, height, width = x.shape
+        before = pad_axis(self.variant.padding, width, STEM[0].kernel, 2, pool=False)[0]
+        groups = windows.shape[3]
+        blocks = -(-height // _ROWS)
+        grid = (x.shape[0] * time * blocks, -(-groups // _GROUPS))
+        with self._current_device():
+            _fused_triton.windows[grid](
+                x, windows, time, height, width, groups, blocks, *x.stride(), before, channels,
+                _ROWS, _GROUPS, num_warps=4,
+            )  # fmt: skip
+
+    def _stem_size(self, size: int) -> int:
+        return output_size(self.variant.padding, size, STEM[0].kernel, 2, pool=False)
+
+    def _stem(self, windows: Tensor, shape: Sequence[int]) -> Tensor:
+        tile = find_tile(STEM[0].name, STEM[0].kernel ** 3, windows.shape)
+        return self._launch_stem(tile, windows, shape)
+
+    def _launch_stem(self, tile: Tile, windows: Tensor, shape: Sequence[int]) -> Tensor:
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        from i3dzoo.kernels import _fused_triton
+
+        count, groups = windows.shape[0], windows.shape[3]
+        padding = self.variant.padding
+        before = [pad_axis(padding, n, STEM[0].kernel, 2, pool=False)[0] for n in shape[:2]]
+        sizes = [self._stem_size(size) for size in shape]
+        # an even width, because two outputs are written at once
+        y = self._empty(count, *sizes[:2], 2 * groups, STEM[0].out_channels)
+        box = [1, *tile[1:4]]
+        parts = []
+        for first in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            part = windows[:, first[0] :: 2, first[1] :: 2]
+            parts.append(
+                TensorDescriptor(part, list(part.shape), list(part.stride()), [*box, _WINDOW])
+            )
+        pairs = y.view(count, *sizes[:2], groups, -1)
+        output = TensorDescriptor(
+            pairs, list(pairs.shape), list(pairs.stride()), [*box, pairs.shape[4]]
+        )
+        orders = [_by_parity(edge) for edge in before]
+        weight = self._stem_of(orders)
+        weights = TensorDescriptor(
+            weight, list(weight.shape), list(weight.stride()), [_WINDOW, weight.shape[1]]
+        )
+        tiles = [-(-size // edge) for size, edge in zip((*sizes[:2], groups), box[1:], strict=True)]
+        counts = [len(part) for order in orders for part in order]
+        firsts = [
+            (taps[0] - edge) // 2
+            for order, edge in zip(orders, before, strict=True)
+            for taps in order
+        ]
+        with self._current_device():
+            _fused_triton.stem[(count * tiles[0] * tiles[1] * tiles[2],)](
+                *parts, weights, self._stem_bias, output, *tiles, *counts, *firsts,
+                self._half,
+                *box[1:], num_warps=tile.warps, num_stages=tile.stages,
+            )  # fmt: skip
+        return y[:, :, :, : sizes[2]]
+
+    def _stem_of(self, orders: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+        """Return the weight with its taps in the order in which the kernel reads them."""
+        taps = [t * 7 + h for times in orders[0] for rows in orders[1] for t in times for h in rows]
+        key = tuple(taps)
+        if key not in self._stem_weights:
+            weight = self._stem_weight.view(49, _WINDOW, -1)
+            self._stem_weights[key] = weight[taps].flatten(0, 1).contiguous()
+        return self._stem_weights[key]
+
+    @property
+    def _half(self) -> Any:
+        import triton.language as tl
+
+        return tl.float16 if self.dtype == torch.float16 else tl.bfloat16
+
+    def _pool(self, x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+        """Max-pool [N, T, H, W, C], which may be wider in memory."""
+        from i3dzoo.kernels import _fused_triton
+
+        count, *shape, channels = x.shape
+        axes = list(zip(shape, kernel, stride, strict=True))
+        before = [pad_axis(self.variant.padding, *axis, pool=True)[0] for axis in axes]
+        sizes = [output_size(self.variant.padding, *axis, pool=True) for axis in axes]
+        y = self._empty(count, *sizes, channels)
+        pitch = x.stride(2) // channels
+        columns = min(32, 1 << (sizes[2] - 1).bit_length())
+        lanes = 64 if columns >= 16 else 128
+        chunk = _CHUNK if count > 2 else _CHUNK // 2
+        chunks = -(-sizes[0] // chunk)
+        grid = (count * chunks * sizes[1], -(-sizes[2] // columns), -(-channels // lanes))
+        with self._current_device():
+            _fused_triton.pool[grid](
+                x, y, *shape, channels, pitch, *sizes, *before, chunks, *kernel, *stride, chunk,
+                columns, lanes, num_warps=4,
+            )  # fmt: skip
+        return y
+
+    def _block(self, x: Tensor, block: str) -> Tensor:
+        _, out0, reduce1, out1, reduce2, out2, out3 = BLOCKS[block]
+        _, _, b1, _, b2, b3 = (unit.name for unit in block_units(block))
+        y = self._empty(*x.shape[:4], out0 + out1 + out2 + out3)
+        inner = self._empty(*x.shape[:4], reduce1 + reduce2)
+        parts = torch.split(y, [out0, out1, out2, out3], dim=4)
+        first, second = self._sides  # small layers leave a part of the GPU idle
+        with _fork(first):
+            pooled = self._pool(x, (3, 3, 3), (1, 1, 1))
+            self._conv(self._layers[b3], pooled, parts[3])
+        self._conv(self._layers[f"{block}.1x1"], x, parts[0], inner)
+        with _fork(second):
+            self._conv(self._layers[b2], inner[..., reduce1:], parts[2])
+        self._conv(self._layers[b1], inner[..., :reduce1], parts[1])
+        _join(first)
+        _join(second)
+        return y
+
+    def _conv(self, layer: _Layer, x: Tensor, y: Tensor, z: Tensor | None = None) -> None:
+        self._launch(layer, find_tile(layer.name, layer.taps, x.shape), x, y, z)
+
+    def _launch(
+        self, layer: _Layer, tile: Tile, x: Tensor, y: Tensor, z: Tensor | None = None
+    ) -> None:
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        from i3dzoo.kernels import _fused_triton
+
+        box = list(tile[:4])
+
+        def descriptor(tensor: Tensor, depth: int) -> TensorDescriptor:
+            pitch = tensor.stride(3)
+            *positions, channels = tensor.shape
+            if layer.taps == 1:  # positions need no neighbours, so they are one axis
+                positions = [1, 1, 1, tensor.numel() // channels]
+            strides = [pitch]
+            for size in positions[:0:-1]:
+                strides.insert(0, strides[0] * size)
+            return TensorDescriptor(tensor, [*positions, channels], [*strides, 1], [*box, depth])
+
+        z = y if z is None else z
+        source = descriptor(x, tile.depth)
+        packed = layer.packed(tile.depth)
+        weight = TensorDescriptor(
+            packed, list(packed.shape), list(packed.stride()), [tile.depth, tile.columns]
+        )
+        tiles = [-(-size // edge) for size, edge in zip(source.shape[:4], box, strict=True)]
+        columns = -(-packed.shape[1] // tile.columns)
+        blocks = packed.shape[0] // (layer.taps * tile.depth)
+        grid = (math.prod(tiles) * columns,)
+        with self._current_device():
+            _fused_triton.conv[grid](
+                source, weight, layer.bias, descriptor(y, tile.columns),
+                descriptor(z, tile.columns), *tiles[1:], columns, blocks, layer.split,
+                layer.taps, self._half, *box, tile.columns, tile.depth,
+                num_warps=tile.warps, num_stages=tile.stages,
+            )  # fmt: skip
+
+    def _average(self, x: Tensor) -> Tensor:
+        """Return the pooled features of each step, float32 [N, steps, 1024]."""
+        height, width = x.shape[2:4]
+        if self.variant.pooling == "global":
+            return x.mean((2, 3), dtype=torch.float32)
+        if max(height, width) <= 7:  # the window covers all positions
+            means = x.mean((2, 3), dtype=torch.float32)
+            return (means[:, :-1] + means[:, 1:]) / 2
+        clips = x.permute(0, 4, 1, 2, 3).float()
+        pooled = F.avg_pool3d(clips, (2, min(7, height), min(7, width)), 1)
+        return pooled.mean((3, 4)).transpose(1, 2)
+
+    def _current_device(self) -> contextlib.AbstractContextManager[Any]:
+        is_gpu = self.device.type == "cuda"
+        return torch.cuda.device(self.device) if is_gpu else contextlib.nullcontext()
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
+    def _folded(self, unit: Unit) -> tuple[Tensor, Tensor]:
+        """Return the weight [out, in, k, k, k] and bias of a unit, float64, BatchNorm folded."""
+        weight = self._tensors[f"{unit.name}.conv.weight"].double().cpu()
+        gamma, beta, mean, variance = (
+            self._tensors[f"{unit.name}.bn.{part}"].double().cpu()
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = gamma / (variance + self.variant.epsilon).sqrt()
+        return weight * scale.view(-1, 1, 1, 1, 1), beta - mean * scale
+
+    def _fold_stem(self) -> tuple[Tensor, Tensor]:
+        """Return the weight [49 * 32, 128] for windows of 9 pixels, and the bias [64]."""
+        weight, bias = self._folded(STEM[0])
+        out, channels = weight.shape[:2]
+        packed = weight.new_zeros(7, 7, _WINDOW, 2, out)
+        for number in range(2):
+            for tap in range(7):
+                first = (tap + 2 * number) * channels
+                packed[:, :, first : first + channels, number] = weight[..., tap].permute(
+                    2, 3, 1, 0
+                )
+        packed = packed.reshape(49 * _WINDOW, 2 * out)
+        return packed.to(self.device, self.dtype), bias.float().to(self.device)
+
+    def _add(self, name: str, *groups: list[Unit]) -> None:
+        """Add a layer that computes the units of each group, with a destination for each group."""
+        taps = groups[0][0].kernel ** 3
+        weights, biases, split = [], [], 0
+        for units in groups:
+            parts = [self._folded(unit) for unit in units]
+            weight = torch.cat([part[0] for part in parts]).flatten(2)  # [out, in, taps]
+            pad = -len(weight) % _ALIGN
+            weights.append(F.pad(weight, (0, 0, 0, 0, 0, pad)).permute(2, 1, 0))
+            biases.append(F.pad(torch.cat([part[1] for part in parts]), (0, pad)))
+            split = split or weights[0].shape[2]
+        bias = torch.cat(biases)
+        self._layers[name] = _Layer(
+            name,
+            taps,
+            split,
+            torch.cat(weights, 2).to(self.device, self.dtype),
+            F.pad(bias, (0, 256 - len(bias) % 256)).float().to(self.device),
+        )
+
+
+def _new_stream(device: torch.device) -> Any:
+    """Return a stream of a GPU; None on a CPU, on which Triton's interpreter runs the kernels."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call] # torch's
+
+
+@contextlib.contextmanager
+def _fork(stream: Any) -> Iterator[None]:
+    """Run the block on another stream, after what the current one has to do."""
+    if stream is None:
+        yield
+        return
+    stream.wait_stream(torch.cuda.current_stream(stream.device))
+    with torch.cuda.stream(stream):
+        yield
+
+
+def _join(stream: Any) -> None:
+    """Let the current stream wait for another one."""
+    if stream is not None:
+        torch.cuda.current_stream(stream.device).wait_stream(stream)
+
+
+def _by_parity(before: int) -> tuple[list[int], list[int]]:
+    """Return the taps of the first convolution that read even and odd positions of the input."""
+    taps = range(STEM[0].kernel)
+    even, odd = ([tap for tap in taps if (tap - before) % 2 == parity] for parity in (0, 1))
+    return even, odd
+
+
+@dataclass(frozen=True)
+class _Graph:
+    graph: torch.cuda.CUDAGraph
+    source: Tensor | None
+    windows: Tensor
+    outputs: dict[str, Tensor]

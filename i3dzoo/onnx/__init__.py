@@ -1,0 +1,1 @@
+"""Write I3D as an ONNX graph, node by node, from canonical tensors."""

@@ -1,0 +1,48 @@
+"""Run a function on many items in worker processes."""
+
+import signal
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from i3dzoo.errors import I3DZooError, OutputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def parallel_map(
+    function: Callable[[Item], Result], items: Iterable[Item], jobs: int | None
+) -> Generator[Result, None, None]:
+    """Yield the results of a picklable function as they are ready; `jobs` None uses all processors.
+
+    Errors of the function are raised here. Ctrl-C and SIGTERM end the workers.
+    """
+    if jobs == 1:
+        yield from map(function, items)
+        return
+    import joblib
+
+    pool = joblib.Parallel(
+        jobs or joblib.cpu_count(),
+        return_as="generator_unordered",
+        batch_size=1,
+        # Ctrl-C is sent to all processes, and this one ends the others.
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+        idle_worker_timeout=5,  # seconds; also ends the workers of a killed process
+    )
+    try:
+        yield from pool(joblib.delayed(function)(item) for item in items)
+    except BrokenProcessPool as error:
+        raise I3DZooError(
+            "a worker process was killed, probably for lack of memory; run the command again "
+            "with fewer --jobs to continue"
+        ) from error
+    except OSError as error:
+        if isinstance(error, I3DZooError) or error.__cause__ is not None:  # of the function
+            raise
+        raise OutputError(
+            f"the worker processes cannot exchange data: {error.strerror or error}; free some "
+            "space in /dev/shm and in the folder for temporary files, or use --jobs 1"
+        ) from error

@@ -1,0 +1,81 @@
+"""Predicting a dataset: each video once, the same however the work is divided."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.video_data import small_prepared
+
+from i3dzoo.checkpoints.metadata import Input
+from i3dzoo.distributed import ProcessGroup
+from i3dzoo.evaluation.predictions import VideoPrediction
+from i3dzoo.evaluation.protocols import parse_protocol, predict_dataset
+from i3dzoo.video import BadVideo, VideoDataset
+from i3dzoo.video.index import Index
+
+SPEC = Input(resize=48, crop=32, frames=9, fps=None)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """Twelve generated videos."""
+    return small_prepared(tmp_path_factory.mktemp("evaluate")).index
+
+
+def network(clips: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Give three numbers that differ from clip to clip."""
+    clip = clips["rgb"]
+    return torch.stack([clip.mean((1, 2, 3, 4)), clip[:, 0, 0, 3, 5], clip.std((1, 2, 3, 4))], 1)
+
+
+def ahead(batches: Iterable[Mapping[str, torch.Tensor]]) -> Iterator[torch.Tensor]:
+    """Take two batches more before giving the logits of one, as engines on GPUs do."""
+    flying: deque[torch.Tensor] = deque()
+    for batch in batches:
+        flying.append(network(batch))
+        if len(flying) > 2:
+            yield flying.popleft()
+    yield from flying
+
+
+def predict(index: Index, protocol: str, **options: object) -> list[VideoPrediction]:
+    """Predict all videos."""
+    dataset = VideoDataset(index, SPEC, sampling=parse_protocol(protocol), on_bad_video="skip")
+    forward = options.pop("forward", partial(map, network))
+    return list(predict_dataset(forward, dataset, **options))  # type: ignore[arg-type] # options
+
+
+@pytest.mark.parametrize("protocol", ["center", "paper", "multi:2x3"])
+def test_the_division_of_the_work_changes_nothing(index: Index, protocol: str) -> None:
+    """Any sizes of batches, workers, processes and engines that lag give the same predictions."""
+    expected = predict(index, protocol, batch_size=1)
+    assert len(expected) == 12
+    for options in ({"workers": 2}, {"forward": ahead}):
+        predictions = predict(index, protocol, batch_size=5, **options)
+        for row, other in zip(predictions, expected, strict=True):
+            assert (row.video, row.clips) == (other.video, other.clips)
+            np.testing.assert_allclose(row.logits, other.logits, rtol=1e-5)
+    groups = (ProcessGroup(rank, 5) for rank in range(5))
+    shares = [predict(index, protocol, batch_size=5, processes=group) for group in groups]
+    videos = sorted(row.video for share in shares for row in share)
+    assert videos == sorted(row.video for row in expected)
+
+
+def test_what_is_done_and_what_is_bad_is_passed_over(tmp_path: Path) -> None:
+    """A video that is done is not predicted again, and a broken one leaves no prediction."""
+    index = small_prepared(tmp_path).index
+    files = [entry.file for entry in index.entries]
+    broken = index.info(index.entries[4], "rgb").path
+    broken.unlink()
+    broken.write_bytes(b"no video")
+    bad: list[BadVideo] = []
+    done = {files[0], files[7]}
+    rows = predict(index, "center", batch_size=4, done=done, workers=1, skipped=bad.append)
+    kept = [file for number, file in enumerate(files) if number not in (0, 4, 7)]
+    assert [row.video for row in rows] == kept
+    assert [video.file for video in bad] == [files[4]]
+    assert "is not a video that FFmpeg can read" in bad[0].reason

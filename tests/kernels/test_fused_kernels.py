@@ -1,0 +1,215 @@
+"""Each kernel of the engine fused equals PyTorch, on a GPU or in Triton's interpreter.
+
+`make kernels` runs them on a CPU. Every output is NaN before a kernel writes it.
+"""
+
+import importlib.util
+import os
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from i3dzoo.network.architecture import (
+    DEEPMIND,
+    POOLS,
+    STEM,
+    Padding,
+    Unit,
+    Variant,
+    canonical_shapes,
+    output_size,
+    pad_axis,
+)
+from i3dzoo.network.fused import FusedI3D, can_fuse
+
+GPU = torch.cuda.is_available() and can_fuse(torch.device("cuda"))
+INTERPRETER = importlib.util.find_spec("triton") and os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = torch.device("cuda" if GPU else "cpu")
+KERNELS = sorted({*POOLS.values(), ((3, 3, 3), (1, 1, 1))})
+pytestmark = [
+    pytest.mark.skipif(not (GPU or INTERPRETER), reason="there is no Hopper GPU; make kernels"),
+    pytest.mark.gpu,
+    # of the interpreter
+    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),
+]
+
+
+def tensors_of(channels: int) -> dict[str, Tensor]:
+    """Return the canonical tensors of a random network."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, shape in canonical_shapes(5, channels).items():
+        values = torch.rand(shape, generator=generator)
+        tensors[name] = values + 0.5 if name.endswith("var") else values - 0.5
+    return tensors
+
+
+class Poisoned(FusedI3D):
+    """A network whose buffers are NaN until a kernel writes them."""
+
+    def __init__(self, padding: Padding = "same", channels: int = 3) -> None:
+        super().__init__(tensors_of(channels), Variant(padding=padding), DEVICE)
+
+    def _empty(self, *shape: int) -> Tensor:
+        return super()._empty(*shape).fill_(torch.nan)
+
+    def run_conv(self, x: Tensor, groups: Sequence[Sequence[Unit]], outputs: list[Tensor]) -> None:
+        """Run a layer of other units than the network's; x and outputs are [N, T, H, W, C]."""
+        self._tensors = self.weights = weights_of([unit for group in groups for unit in group])
+        self._add("another layer", *map(list, groups))
+        self._conv(self._layers["another layer"], x, *outputs)
+
+
+@pytest.fixture(scope="module")
+def fused() -> Poisoned:
+    """DeepMind's variant."""
+    return Poisoned()
+
+
+def weights_of(units: Sequence[Unit]) -> dict[str, Tensor]:
+    """Return random weights, and BatchNorm with statistics."""
+    tensors = {}
+    generator = torch.Generator().manual_seed(1)
+    for unit in units:
+        shape = (unit.out_channels, unit.in_channels, *(unit.kernel,) * 3)
+        tensors[f"{unit.name}.conv.weight"] = torch.rand(shape, generator=generator) - 0.5
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            tensors[f"{unit.name}.bn.{part}"] = torch.rand(unit.out_channels, generator=generator)
+    return tensors
+
+
+def reference(x: Tensor, tensors: dict[str, Tensor], unit: Unit, stride: int = 1) -> Tensor:
+    """Return a unit in float64, from a padded [N, C, T, H, W] to [N, T', H', W', C']."""
+    weight = tensors[f"{unit.name}.conv.weight"].double().to(x.device)
+    y = F.conv3d(x.double(), weight, stride=stride)
+    gamma, beta, mean, variance = (
+        tensors[f"{unit.name}.bn.{part}"].double().to(x.device).view(-1, 1, 1, 1)
+        for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    y = (y - mean) / (variance + DEEPMIND.epsilon).sqrt() * gamma + beta
+    return y.relu().permute(0, 2, 3, 4, 1)
+
+
+def check(output: Tensor, expected: Tensor, tolerance: float = 3e-3) -> None:
+    """Compare with float64, as a part of the norm."""
+    assert output.shape == expected.shape
+    error = (output.double() - expected.double()).norm() / expected.double().norm()
+    assert error < tolerance  # NaN is not
+
+
+def clip(channels: int, size: Sequence[int], batch: int = 1) -> Tensor:
+    """Return a clip of noise."""
+    generator = torch.Generator().manual_seed(2)
+    return (torch.rand(batch, channels, *size, generator=generator) * 2 - 1).to(DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("channels", "padding", "size", "batch"),
+    [
+        (3, "same", (9, 10, 13), 1),
+        (2, "symmetric", (3, 9, 12), 2),
+        (3, "ceil", (4, 17, 11), 1),
+    ],
+)
+def test_first_convolution(
+    channels: int, padding: Padding, size: tuple[int, int, int], batch: int
+) -> None:
+    """Windows of float32, float16 and other strides, and the convolution of them."""
+    network = Poisoned(padding, channels)
+    x = clip(channels, size, batch)
+    pads = [side for n in reversed(size) for side in pad_axis(padding, n, 7, 2, pool=False)]
+    expected = reference(F.pad(x, pads), tensors_of(channels), STEM[0], stride=2)
+    strided = x.half().contiguous(memory_format=torch.channels_last_3d)
+    for same in (x, strided):
+        windows = network._empty_windows(same)
+        network._windows(same, windows)
+        assert torch.isfinite(windows).all()
+        check(network._stem(windows, size), expected)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [
+        *((kernel, stride, "same") for kernel, stride in KERNELS),
+        *(((3, 3, 3), (2, 2, 2), padding) for padding in ("symmetric", "ceil")),
+    ],
+)
+def test_pool(
+    fused: Poisoned,
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int],
+    padding: Padding,
+) -> None:
+    """Maxima are exact, of an input that is wider in memory, and of channels that fill no block."""
+    dtype = torch.bfloat16 if padding == "ceil" else torch.float16
+    fused.variant, fused.dtype = Variant(padding=padding), dtype
+    count, channels, size = (3, 8, (3, 3, 5)) if padding == "ceil" else (1, 70, (3, 5, 6))
+    wide = torch.full((count, *size[:2], size[2] + 1, channels), torch.nan, dtype=dtype)
+    x = wide.to(DEVICE)[:, :, :, : size[2]]
+    x.copy_(torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).relu())
+    axes = list(zip(size, kernel, stride, strict=True))
+    pads = [side for axis in reversed(axes) for side in pad_axis(padding, *axis, pool=True)]
+    padded = F.pad(x.double().permute(0, 4, 1, 2, 3), pads)
+    expected = F.max_pool3d(padded, kernel, stride).permute(0, 2, 3, 4, 1)
+    sizes = [output_size(padding, *axis, pool=True) for axis in axes]
+    output = fused._pool(x, kernel, stride)
+    fused.variant, fused.dtype = DEEPMIND, torch.float16
+    assert output.shape[1:4] == torch.Size(sizes)
+    assert torch.equal(output.double(), expected[:, : sizes[0], : sizes[1], : sizes[2]])
+
+
+def test_pool_keeps_nan(fused: Poisoned) -> None:
+    """A NaN wins over any number, and reaches only the windows that see it."""
+    x = torch.ones(1, 4, 3, 3, 8, dtype=torch.float16, device=DEVICE)
+    x[0, 2, 1, 1, 3] = torch.nan
+    output = fused._pool(x, (3, 3, 3), (1, 1, 1)).isnan()
+    assert output[0, 1:4, :, :, 3].all()
+    assert int(output.sum()) == 27
+
+
+@pytest.mark.parametrize(
+    ("kernel", "channels", "outputs", "size", "batch"),
+    [
+        (3, 24, 40, (3, 5, 6), 1),  # channels that are no multiple of 16
+        (3, 104, 72, (2, 3, 9), 2),
+        (3, 16, 136, (5, 2, 1), 4),
+        (1, 40, 24, (3, 3, 5), 1),
+    ],
+)
+def test_convolution(
+    fused: Poisoned,
+    kernel: int,
+    channels: int,
+    outputs: int,
+    size: tuple[int, int, int],
+    batch: int,
+) -> None:
+    """A convolution reads and writes slices of wider tensors, and nothing beside them."""
+    unit = Unit("unit", channels, outputs, kernel)
+    wide = torch.full((batch, *size, channels + 16), torch.nan, dtype=torch.float16, device=DEVICE)
+    x = wide[..., 8 : 8 + channels]
+    x.copy_(clip(channels, size, batch).permute(0, 2, 3, 4, 1))
+    buffer = fused._empty(batch, *size, outputs + 24)
+    y = buffer[..., 16 : 16 + outputs]
+    fused.run_conv(x, [[unit]], [y])
+    pads = (kernel // 2,) * 6
+    check(y, reference(F.pad(x.permute(0, 4, 1, 2, 3), pads), fused.weights, unit))
+    assert buffer[..., :16].isnan().all()
+    assert buffer[..., 16 + outputs :].isnan().all()
+
+
+def test_two_destinations(fused: Poisoned) -> None:
+    """One product writes the units of a block that read the same input to two tensors."""
+    units = [Unit("a", 48, 40, 1), Unit("b", 48, 24, 1), Unit("c", 48, 8, 1)]
+    size = (2, 3, 5)
+    x = clip(48, size).permute(0, 2, 3, 4, 1).half().contiguous()
+    buffer, inner = fused._empty(1, *size, 56), fused._empty(1, *size, 32)
+    fused.run_conv(x, [units[:1], units[1:]], [buffer[..., :40], inner])
+    channels_first = x.permute(0, 4, 1, 2, 3)
+    check(buffer[..., :40], reference(channels_first, fused.weights, units[0]))
+    check(inner[..., :24], reference(channels_first, fused.weights, units[1]))
+    check(inner[..., 24:], reference(channels_first, fused.weights, units[2]))
+    assert buffer[..., 40:].isnan().all()

@@ -1,0 +1,109 @@
+"""The fused form of the network equals the network, on a GPU or in Triton's interpreter.
+
+TRITON_INTERPRET=1 python -m pytest tests/network/test_fused.py runs it on a CPU with Triton
+installed; it takes minutes.
+"""
+
+import importlib.util
+import os
+
+import pytest
+import torch
+from torch import Tensor
+
+from i3dzoo.checkpoints.checkpoint import Checkpoint
+from i3dzoo.engines.fused import FusedEngine
+from i3dzoo.errors import OptionError, ShapeError
+from i3dzoo.kernels.tiles import find_tile
+from i3dzoo.network.architecture import DEEPMIND, ENDPOINTS, POOLED, UNITS, Variant
+from i3dzoo.network.fused import GRAPHS, LOGITS, FusedI3D, can_fuse
+from i3dzoo.network.i3d import I3D
+from i3dzoo.pretrained import DeployedI3d, InceptionI3d
+
+GPU = torch.cuda.is_available() and can_fuse(torch.device("cuda"))
+INTERPRETER = importlib.util.find_spec("triton") and os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = torch.device("cuda" if GPU else "cpu")
+OTHER = Variant(epsilon=1e-5, padding="symmetric", pooling="global")
+CEIL = Variant(padding="ceil", pooling="global")
+RUNS = pytest.mark.skipif(not (GPU or INTERPRETER), reason="there is no Hopper GPU")
+SIZES = [(1, 9, 18, 21)] if not GPU else [(1, 9, 32, 32), (3, 17, 45, 58), (2, 16, 225, 230)]
+
+
+def network(channels: int = 3, variant: Variant = DEEPMIND) -> InceptionI3d:
+    """Return a seeded network whose BatchNorm has statistics."""
+    torch.manual_seed(0)
+    model = InceptionI3d(5, channels, variant=variant).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+def error(output: Tensor, expected: Tensor) -> float:
+    """Return the difference as a part of the norm."""
+    output, expected = output.double().cpu(), expected.double().cpu()
+    return float((output - expected).norm() / expected.norm())
+
+
+@RUNS
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # the interpreter
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("channels", "variant"), [(3, DEEPMIND), (2, DEEPMIND), (3, OTHER), (3, CEIL)]
+)
+def test_every_endpoint(channels: int, variant: Variant, size: tuple[int, ...]) -> None:
+    """All activations and outputs equal those in float64, over odd sizes, twice in a row."""
+    model = network(channels, variant)
+    fused = FusedI3D(model.state_dict(), variant, DEVICE)
+    reference = I3D(5, channels, variant=variant).eval().to(DEVICE).double()
+    reference.load_state_dict(model.state_dict())
+    x = torch.rand(size[0], channels, *size[1:], device=DEVICE) * 2 - 1
+    wanted = (*ENDPOINTS, LOGITS, POOLED)
+    with torch.inference_mode():
+        expected = reference.endpoints(x.double())
+        expected |= {
+            LOGITS: reference.step_logits(x.double()),
+            POOLED: reference.features(x.double()),
+        }
+        for clips in (x, x.half().contiguous(memory_format=torch.channels_last_3d)):
+            outputs = fused(clips, wanted)
+            for name in wanted:
+                assert outputs[name].shape == expected[name].shape
+                assert error(outputs[name], expected[name]) < 3e-3, name
+
+
+@pytest.mark.skipif(not GPU, reason="there is no Hopper GPU")
+@pytest.mark.gpu
+def test_graphs_of_other_shapes_are_dropped() -> None:
+    """Results stay the same when more shapes come than there are graphs."""
+    deployed = network().cuda().optimize()
+    assert isinstance(deployed, DeployedI3d)
+    engine = FusedEngine(deployed)
+    clips = [torch.rand(1, 3, 9 + number, 32, 32) for number in range(GRAPHS + 2)]
+    first = [engine.step_logits(clip) for clip in clips]
+    for clip, logits in zip(clips, first, strict=True):
+        assert torch.equal(engine.step_logits(clip), logits)
+    assert engine.features(clips[0], "Mixed_5c").shape == (1, 1024)
+    with pytest.raises(ShapeError, match="8 frames"):
+        engine.step_logits(clips[0][:, :, :8])
+
+
+def test_every_layer_has_a_measured_tile() -> None:
+    """The table has a tile for each convolution, for one clip and for eight."""
+    names = {unit.name for unit in UNITS if unit.kernel == 3}
+    for count in (1, 8):
+        default = find_tile("another layer", 27, (count, 16, 14, 14, 96))
+        for name in names:
+            tile = find_tile(name, 27, (count, 16, 14, 14, 96))
+            assert tile.columns % 16 == 0
+            assert tile.depth % 32 == 0
+        assert default.columns == 64
+
+
+@pytest.mark.skipif(GPU, reason="there is a GPU")
+def test_without_a_gpu(rgb: Checkpoint) -> None:
+    """Where there is no such GPU, the message names the engine to use."""
+    with pytest.raises(OptionError, match=r"needs Triton and an NVIDIA GPU.*use --engine torch"):
+        FusedEngine.from_checkpoint(rgb)

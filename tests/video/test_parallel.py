@@ -1,0 +1,44 @@
+"""Work in processes: all results, and what happens to processes that are killed."""
+
+import os
+import signal
+from functools import partial
+
+import pytest
+
+from i3dzoo.errors import I3DZooError
+from i3dzoo.video.parallel import parallel_map
+
+
+def square(number: int) -> int:
+    """Square a number."""
+    return number * number
+
+
+def fail_at_three(number: int, kill: bool = False) -> int:
+    """Raise an error, or be killed as the kernel kills a process that takes too much memory."""
+    if number == 3 and kill:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 3:
+        raise ValueError("three")
+    return number
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_results(jobs: int) -> None:
+    """Every item gives one result, whatever the number of processes."""
+    assert sorted(parallel_map(square, range(20), jobs)) == [n * n for n in range(20)]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_errors(jobs: int) -> None:
+    """An error of the function is raised in this process."""
+    with pytest.raises(ValueError, match="three"):
+        list(parallel_map(fail_at_three, range(20), jobs))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
+def test_killed_worker() -> None:
+    """A worker that is killed is an error that says what to do, not a wait without end."""
+    with pytest.raises(I3DZooError, match=r"a worker process was killed.*fewer --jobs"):
+        list(parallel_map(partial(fail_at_three, kill=True), range(20), 2))
