@@ -156,17 +156,18 @@ def command(
         from i3dzoo.report.canvas import check_plot
 
         check_plot(plot, force)
-    from i3dzoo.distributed import ProcessGroup
+    from i3dzoo.distributed import ProcessGroup, destroy_process_group, is_main_process
     from i3dzoo.fvd import Embedder, compute_fvd, load_protocol
+    from i3dzoo.progress import SILENT
 
-    processes = ProcessGroup.join(device)
     with show_progress() as progress:
 
         def load() -> Embedder:
-            return Embedder.load(model, device, batch_size, progress, precision)
+            shown = progress if is_main_process() else SILENT
+            return Embedder.load(model, device, batch_size, shown, precision)
 
         if run_selftest:
-            sys.exit(_selftest(load(), progress, as_json))
+            sys.exit(_selftest(load(), progress, as_json) if is_main_process() else 0)
         changes = {name: value for name, value in sampling.items() if value is not None}
         result = compute_fvd(
             real,
@@ -179,9 +180,10 @@ def command(
             layout=layout,
             value_range=value_range,
             progress=progress,
-            processes=processes,
+            processes=ProcessGroup.join(device),
         )
-    if not processes.is_main:
+    destroy_process_group()
+    if not is_main_process():
         return
     for remark in (*result.notes, *(f"warning: {text}" for text in result.warnings)):
         say(remark)

@@ -103,6 +103,7 @@ def compute_fvd(
     """
     chosen = load_protocol(protocol) if isinstance(protocol, str) else protocol
     wanted = _lengths(lengths, chosen)
+    progress = progress if processes.is_main else SILENT
     computation = _Computation(chosen, wanted, embedder, progress, processes)
     sources = [
         open_source(source, name, layout, value_range)

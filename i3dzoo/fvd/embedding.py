@@ -12,7 +12,7 @@ from torch import Tensor
 from i3dzoo.arrays import Array
 from i3dzoo.checkpoints.metadata import Input, default_input
 from i3dzoo.devices import Device
-from i3dzoo.distributed import ProcessGroup, shard
+from i3dzoo.distributed import ProcessGroup
 from i3dzoo.engines.torch import DTYPES, TorchEngine, check_precision
 from i3dzoo.errors import FormatError, OptionError, VideoError
 from i3dzoo.fetch.find import find, open_checkpoint
@@ -146,7 +146,9 @@ def embed_videos(
         VideoError: A video cannot be decoded, or is too short.
     """
     chosen = choose_videos(len(videos), protocol)
-    own = shard(chosen, processes.rank, processes.world_size)
+    # a run of successive videos, so that the sample of all is in the order of one process
+    first, end = (len(chosen) * (processes.rank + part) // processes.world_size for part in (0, 1))
+    own = chosen[first:end]
     statistics = {n: Statistics(seed=processes.rank) for n in (*lengths, protocol.frames)}
     kind = _FolderReader if isinstance(videos, FolderOfVideos) else _Reader
     reader = kind(videos, own, protocol, progress)

@@ -1,8 +1,12 @@
 """A stand-in for the network of FVD, which takes a second a clip."""
 
+import subprocess
+
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
+from helpers.cli import call
 
 from i3dzoo.distributed import ProcessGroup
 from i3dzoo.fvd import Embedder, compute_fvd, load_protocol
@@ -37,3 +41,10 @@ def distances_of_pixels(real: str, fake: str) -> list[float]:
         share = torch.from_numpy(videos)[processes.rank :: processes.world_size]
         metric.update(share, real=is_real)
     return [result.fvd, result.kvd, result.real.count, metric.compute().item()]
+
+
+def run_fvd(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `i3dzoo fvd` in this process, with the stand-in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Embedder, "load", lambda *_: PixelEmbedder())
+        return call("fvd", *arguments, code=0)
