@@ -1,19 +1,23 @@
 """Features of videos: the pipeline, a plain loop, and the network alone, in one run.
 
-    python benchmarks/features.py CLIPS [--model rgb_imagenet] [--stride 64] [--runs 3]
+    python benchmarks/features.py CLIPS [--model rgb_imagenet] [--stride 64] [--copies 1]
 
-CLIPS are video files, or a folder of them. The plain loop does what extractors commonly do: it
-decodes a video with PyAV, transforms each window of it as float32, and runs one window at a time.
-The network alone runs the same number of windows of random numbers, in batches as large as those of
-the pipeline, and one at a time. The sides take turns; the table has the median of the runs, of wall
-time and of the time of all processors, which other work on the machine changes less. The plain loop
+CLIPS are video files, or a folder of them. With --copies N, the pipeline gets each of them N times,
+so that it runs long enough on a GPU; the plain loop gets each once. The plain loop does what
+extractors commonly do: it decodes a video with PyAV, transforms each window of it as float32, and
+runs one window at a time. The network alone runs windows of random numbers, in batches as large as
+those of the pipeline, and one at a time. The sides take turns; the table has the median of the
+runs, of wall time and of the time of this process on all processors, which other work on the
+machine changes less. "GPU busy" is how often a kernel ran, of samples every 50 ms. The plain loop
 and the pipeline make the same features, and their difference is printed.
 """
 
 import argparse
+import contextlib
 import os
 import platform
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -93,11 +97,34 @@ def network_alone(engine: Engine, windows: int, batch_size: int) -> None:
         output.float().cpu()
 
 
-def timed(side: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Return the seconds that a side takes, those of all processors, and what it returns."""
+@contextlib.contextmanager
+def watched_gpu(device: torch.device) -> Iterator[list[int]]:
+    """Sample the utilization of a GPU in percent while the block runs; nothing on a CPU."""
+    samples: list[int] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            samples.append(torch.cuda.utilization(device))
+
+    thread = threading.Thread(target=watch)
+    if device.type == "cuda":
+        thread.start()
+    try:
+        yield samples
+    finally:
+        ended.set()
+        if thread.ident:
+            thread.join()
+
+
+def timed(side: Callable[[], Any], device: torch.device) -> tuple[tuple[float, float, float], Any]:
+    """Return the seconds a side takes, of all processors, GPU busy in percent, and its result."""
     begin, processors = time.perf_counter(), time.process_time()
-    result = side()
-    return time.perf_counter() - begin, time.process_time() - processors, result
+    with watched_gpu(device) as samples:
+        result = side()
+    busy = statistics.mean(samples) if samples else 0.0
+    return (time.perf_counter() - begin, time.process_time() - processors, busy), result
 
 
 def main() -> None:
@@ -109,6 +136,7 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=64)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--copies", type=int, default=1)
     arguments = parser.parse_args()
     videos = [
         file
@@ -121,20 +149,25 @@ def main() -> None:
     stride = arguments.stride
     made = pipeline(engine, videos, stride, batch_size)  # also warms up
     windows = sum(map(len, made))
+    many = videos * arguments.copies
     network_alone(engine, 1, 1)
-    sides: dict[str, Callable[[], Any]] = {
-        "plain loop": lambda: plain_loop(engine, videos, stride),
-        "pipeline": lambda: pipeline(engine, videos, stride, batch_size),
-        "network alone, one at a time": lambda: network_alone(engine, windows, 1),
-        f"network alone, batches of {batch_size}": lambda: network_alone(
-            engine, windows, batch_size
+    sides: dict[str, tuple[int, Callable[[], Any]]] = {
+        "plain loop": (windows, lambda: plain_loop(engine, videos, stride)),
+        "pipeline": (
+            windows * arguments.copies,
+            lambda: pipeline(engine, many, stride, batch_size),
+        ),
+        "network alone, one at a time": (windows, lambda: network_alone(engine, windows, 1)),
+        f"network alone, batches of {batch_size}": (
+            windows * arguments.copies,
+            lambda: network_alone(engine, windows * arguments.copies, batch_size),
         ),
     }
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
     for _ in range(arguments.runs):
-        for name, side in sides.items():
-            elapsed, processors, result = timed(side)
-            seconds[name].append((elapsed, processors))
+        for name, (_, side) in sides.items():
+            numbers, result = timed(side, engine.device)
+            measured[name].append(numbers)
             if name == "plain loop":
                 plain = result
     difference = max(
@@ -142,20 +175,23 @@ def main() -> None:
     )
     device = torch.cuda.get_device_name() if engine.device.type == "cuda" else platform.machine()
     print(
-        f"{len(videos)} videos, {windows} windows of {FRAMES} frames at stride {stride}; "
-        f"{type(engine).__name__} on {device}, {os.cpu_count()} cores\n"
+        f"{len(videos)} videos, {arguments.copies} times for the pipeline; windows of {FRAMES} "
+        f"frames at stride {stride}; {type(engine).__name__} on {device}, {os.cpu_count()} cores\n"
     )
     medians = {
-        name: [statistics.median(column) for column in zip(*values, strict=True)]
-        for name, values in seconds.items()
+        name: [statistics.median(column) / sides[name][0] for column in zip(*values, strict=True)]
+        for name, values in measured.items()
     }
-    alone, alone_processors = medians[[*sides][-1]]
-    print("| | s | windows/s | of the network alone | processor s | of the network alone |")
-    print("|---|---|---|---|---|---|")
-    for name, (wall, processors) in medians.items():
+    alone, alone_processors, _ = medians[[*sides][-1]]
+    print("| | windows | windows/s | of the network alone | processor s | of the network alone |"
+          " GPU busy |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|")
+    for name, (wall, processors, busy) in medians.items():
+        count = sides[name][0]
         print(
-            f"| {name} | {wall:.2f} | {windows / wall:.2f} | {alone / wall:.2f} | "
-            f"{processors:.2f} | {alone_processors / processors:.2f} |"
+            f"| {name} | {count} | {1 / wall:.2f} | {alone / wall:.2f} | "
+            f"{processors * count:.2f} | {alone_processors / processors:.2f} | "
+            f"{busy * count:.0f} % |"
         )
     print(f"\nlargest difference of the features, of their norm: {difference:.1e}")
 

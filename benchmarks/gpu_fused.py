@@ -31,7 +31,13 @@ from i3dzoo.network.architecture import DEEPMIND, ENDPOINTS, Variant
 from i3dzoo.network.fused import LOGITS, FusedI3D
 from i3dzoo.network.i3d import I3D
 
-SIZES = [(1, 9, 32, 32), (2, 17, 45, 58), (1, 64, 224, 224), (3, 20, 225, 231)]
+Shape = tuple[int, int, int]
+
+SHAPES: list[Shape] = [(1, 64, 224), (8, 64, 224), (32, 64, 224), (8, 16, 224), (8, 64, 112),
+                       (1, 300, 224)]  # fmt: skip
+"""Clips, frames, and the edge of a frame."""
+
+SIZES = [(1, 9, 32, 32), (2, 17, 45, 58), (1, 64, 224, 224), (3, 20, 225, 231), (8, 32, 224, 224)]
 
 
 ONLY: list[str] = []  # parts of the names of the layers to tune; all without
@@ -193,14 +199,23 @@ def in_graph(run: Any, repeats: int = 10) -> float:
     return min(times[1:])
 
 
-def timings(tensors: dict[str, Tensor], batches: list[int]) -> list[dict[str, Any]]:
-    """Time each way at each batch size, alternating."""
+def first_call(tensors: dict[str, Tensor], batch: int) -> float:
+    """Return the seconds until a new network has run its first clips: compiling and capturing."""
+    x = (torch.rand(batch, 3, 64, 224, 224, device="cuda") * 2 - 1).half()
+    begun = time.perf_counter()
+    FusedI3D(tensors, DEEPMIND, torch.device("cuda"))(x)
+    torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def timings(tensors: dict[str, Tensor], shapes: list[Shape]) -> list[dict[str, Any]]:
+    """Time each way with clips [N, 3, T, S, S] of each shape, alternating."""
     fused = FusedI3D(tensors, DEEPMIND, torch.device("cuda"))
     network = reference(tensors).half().to(memory_format=torch.channels_last_3d)
     port = CommonPort(reference(tensors).half())
     rows = []
-    for batch in batches:
-        x = (torch.rand(batch, 3, 64, 224, 224, device="cuda") * 2 - 1).half()
+    for batch, frames, size in shapes:
+        x = (torch.rand(batch, 3, frames, size, size, device="cuda") * 2 - 1).half()
         last = x.contiguous(memory_format=torch.channels_last_3d)
 
         def run_port(x: Tensor = x) -> Tensor:
@@ -214,18 +229,21 @@ def timings(tensors: dict[str, Tensor], batches: list[int]) -> list[dict[str, An
             "pytorch": lambda x=last: network(x),
             "common port": run_port,
         }
+        if batch > 8 or size != 224:  # the common port takes much memory, and has a window of 7x7
+            del ways["common port"]
         for name, run in ways.items():
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
             with torch.inference_mode():
                 times = time_on_gpu(run, 20 if batch > 8 else 30)
-            row = {"way": name, "batch": batch, "ms": median(times),
+            row = {"way": name, "batch": batch, "frames": frames, "size": size, "ms": median(times),
                    "clips_per_second": 1000 * batch / median(times),
                    "peak_mb": torch.cuda.max_memory_allocated() / 1e6}  # fmt: skip
             rows.append(row)
-            print(f"{name:12} batch {batch}: {row['ms']:.3f} ms {row['clips_per_second']:.0f}/s "
-                  f"peak {row['peak_mb']:.0f} MB", flush=True)  # fmt: skip
+            rate = f"{row['ms']:.3f} ms {row['clips_per_second']:.0f}/s"
+            peak = f"peak {row['peak_mb']:.0f} MB"
+            print(f"{name:12} {batch}x{frames}x{size}x{size}: {rate} {peak}", flush=True)
     return rows
 
 
@@ -252,12 +270,13 @@ def main() -> None:
     parser.add_argument("--tune", type=float, default=0)
     parser.add_argument("--only", action="append", default=ONLY)
     parser.add_argument("--clips", type=Path)
-    parser.add_argument("--batch", type=int, action="append")
     options = parser.parse_args()
     tensors = load(options.weights)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     document: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     begun = time.time()
+    document["first_call"] = [first_call(tensors, 8) for _ in range(2)]
+    print("first call", document["first_call"], flush=True)
     document["check"] = check(tensors)
     print(f"checked in {time.time() - begun:.0f} s")
     if options.tune:
@@ -271,7 +290,7 @@ def main() -> None:
 
         tiles._TABLE.update(tables)
         print(f"tuned after {time.time() - begun:.0f} s")
-    document["timings"] = timings(tensors, options.batch or [1, 8])
+    document["timings"] = timings(tensors, SHAPES)
     (options.out / "fused.json").write_text(json.dumps(document, indent=1))
     fused = FusedI3D(tensors, DEEPMIND, torch.device("cuda"))
     for batch in (1, 8):

@@ -80,8 +80,8 @@ class InceptionI3d(I3D):
                 a CPU. A CPU takes float32 and bfloat16.
 
         Returns:
-            In float16 on a GPU that `i3dzoo.network.fused` supports, a `DeployedI3d`. Otherwise a
-            network with its weights in channels-last order.
+            In float16 and bfloat16 on a GPU that `i3dzoo.network.fused` supports, a `DeployedI3d`.
+            Otherwise a network with its weights in channels-last order.
 
         Raises:
             OptionError: The device does not compute in this format.
@@ -95,9 +95,9 @@ class InceptionI3d(I3D):
                 f"dtype: expected {' or '.join(map(str, formats))} on the device {device.type}, "
                 f"found {dtype}"
             )
-        if dtype == torch.float16:
+        if on_gpu and dtype != torch.float32:
             if can_fuse(device):
-                return DeployedI3d(self)
+                return DeployedI3d(self, dtype)
             _LOG.warning(
                 "the GPU kernels of i3dzoo need Triton and an NVIDIA GPU of compute capability 9.0 "
                 "or more; the network runs in PyTorch"
@@ -142,22 +142,23 @@ class InceptionI3d(I3D):
 
 
 class DeployedI3d:
-    """I3D as `i3dzoo.network.fused.FusedI3D` in float16, with the metadata; inference only.
+    """I3D as `i3dzoo.network.fused.FusedI3D`, with the metadata; inference only.
 
     Args:
         network: The network, on a GPU that `i3dzoo.network.fused` supports; its weights are copied.
+        dtype: `torch.float16` or `torch.bfloat16`, of weights and activations.
 
     Attributes:
         metadata: Metadata of the checkpoint, or None.
         device: The device of the network, to which clips are moved.
     """
 
-    def __init__(self, network: InceptionI3d) -> None:
+    def __init__(self, network: InceptionI3d, dtype: torch.dtype = torch.float16) -> None:
         self.metadata, self.labels = network.metadata, network.labels
         self.num_classes, self.in_channels = network.num_classes, network.in_channels
         self.variant = network.variant
         self.device = next(network.parameters()).device
-        self._fused = FusedI3D(network.state_dict(), network.variant, self.device)
+        self._fused = FusedI3D(network.state_dict(), network.variant, self.device, dtype)
 
     @property
     def preprocess(self) -> Callable[[Tensor], Tensor]:

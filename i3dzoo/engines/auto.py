@@ -81,7 +81,7 @@ def _load_on_gpu(
     if precision is None:
         progress.message("engine fused in fp16; --precision fp32 is exact, and slower")
     return FallbackEngine(
-        lambda: FusedEngine.from_checkpoint(checkpoint), load_torch, progress.message
+        lambda: FusedEngine.from_checkpoint(checkpoint, precision), load_torch, progress.message
     )
 
 

@@ -56,7 +56,7 @@ def choose_on_gpu(gpu: GPU, triton: bool, precision: Precision | None) -> tuple[
         triton: Whether Triton is installed.
         precision: The precision that the user wants, if any.
     """
-    if precision not in (None, "fp16"):
+    if precision not in (None, "fp16", "bf16"):
         return "torch", ""
     if not gpu.nvidia:
         reason = f"{gpu.name} is not a GPU of NVIDIA"

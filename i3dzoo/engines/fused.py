@@ -1,6 +1,7 @@
 """Run a network in half precision on NVIDIA GPUs from Hopper on, by i3dzoo's own kernels."""
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from i3dzoo.network.fused import can_fuse
 from i3dzoo.onnx.options import Precision
 from i3dzoo.pretrained import DeployedI3d, build
 
+_DTYPES: Final[dict[Precision, torch.dtype]] = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
 
 class FusedEngine:
     """A network that `InceptionI3d.optimize` returned for a GPU."""
@@ -22,32 +25,34 @@ class FusedEngine:
     fixed_frames = False
     check_endpoint = TorchEngine.check_endpoint
 
-    def __init__(self, network: DeployedI3d) -> None:
+    def __init__(self, network: DeployedI3d, precision: Precision = "fp16") -> None:
         self.network = network
         self.metadata, self.labels = network.metadata, network.labels
         self.num_classes, self.device = network.num_classes, network.device
-        self.precision: Precision = "fp16"
+        self.precision = precision
 
     @classmethod
     def from_checkpoint(
         cls, checkpoint: Checkpoint, precision: Precision | None = None
     ) -> "FusedEngine":
-        """Build the network of a checkpoint; the precision is fp16, or None for the same.
+        """Build the network of a checkpoint in fp16, which is the default, or bf16.
 
         Raises:
             OptionError: There is no NVIDIA GPU of compute capability 9.0 or more, or no Triton; or
                 the engine does not compute in this precision.
         """
-        if precision not in (None, "fp16"):
+        precision = precision or "fp16"
+        if precision not in _DTYPES:
             raise OptionError(
-                f"the engine fused computes in fp16, not in {precision}; use --engine torch"
+                f"the engine fused computes in fp16 or bf16, not in {precision}; use --engine torch"
             )
         if not torch.cuda.is_available() or not can_fuse(torch.device("cuda")):
             raise OptionError(
                 "the engine fused needs Triton and an NVIDIA GPU of compute capability 9.0 or "
                 "more, such as an H100; use --engine torch"
             )
-        return cls(DeployedI3d(build(checkpoint).cuda()))
+        network = DeployedI3d(build(checkpoint).cuda(), _DTYPES[precision])
+        return cls(network, precision)
 
     def step_logits(self, x: Tensor) -> Tensor:
         """Return the logits [B, steps, classes] of float clips [B, C, T, H, W]."""

@@ -45,21 +45,23 @@ def windows(
 @triton.jit
 def _taps(
     total, x, weight, row, n, t, h, w,
-    TIMES: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr,
+    times, TAPS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Add the products of TIMES x TAPS neighbouring taps, whose weights begin at `row`."""
-    for tap in range(TIMES * TAPS):
+    """Add the products of times x TAPS neighbouring taps, whose weights begin at `row`."""
+    for tap in range(times * TAPS):
         a = x.load([n, t + tap // TAPS, h + tap % TAPS, w, 0])
         b = weight.load([row + tap * 32, 0])
         total = tl.dot(tl.reshape(a, [ROWS, 32]), b, total)
     return total
 
 
-@triton.jit
+# The length of a loop must not be known when a kernel is compiled: with three stages, the code of
+# Triton 3.6 for a loop of 27 steps reads tiles before they have arrived.
+@triton.jit(do_not_specialize=["times0", "times1"])
 def stem(
     x00, x01, x10, x11, weight, bias, y,
     tiles_t, tiles_h, tiles_w,
-    T0: tl.constexpr, T1: tl.constexpr, H0: tl.constexpr, H1: tl.constexpr,
+    times0, times1, H0: tl.constexpr, H1: tl.constexpr,
     FIRST_T0: tl.constexpr, FIRST_T1: tl.constexpr,
     FIRST_H0: tl.constexpr, FIRST_H1: tl.constexpr, HALF: tl.constexpr,
     BT: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
@@ -67,8 +69,9 @@ def stem(
     """Convolve windows [N, T, H, groups, 32] with 7x7x7 and stride 2; two outputs of 64 channels.
 
     Descriptor `xij` has every second step from i and every second row from j. The taps that read
-    it are neighbours there: T0 and T1 along T, H0 and H1 along H, from FIRST_... on. `weight` is a
-    descriptor [49 * 32, 128] with the taps in this order; `y` is one of [N, T', H', groups, 128].
+    it are neighbours there: times0 and times1 along T, H0 and H1 along H, from FIRST_... on.
+    `weight` is a descriptor [49 * 32, 128] with the taps in this order; `y` is one of
+    [N, T', H', groups, 128].
     """
     pid = tl.program_id(0)
     w0 = (pid % tiles_w) * BW
@@ -79,13 +82,13 @@ def stem(
     n = pid // tiles_t
     ROWS: tl.constexpr = BT * BH * BW
     total = tl.zeros([ROWS, 128], tl.float32)
-    total = _taps(total, x00, weight, 0, n, t0 + FIRST_T0, h0 + FIRST_H0, w0, T0, H0, ROWS)
-    row = T0 * H0 * 32
-    total = _taps(total, x01, weight, row, n, t0 + FIRST_T0, h0 + FIRST_H1, w0, T0, H1, ROWS)
-    row += T0 * H1 * 32
-    total = _taps(total, x10, weight, row, n, t0 + FIRST_T1, h0 + FIRST_H0, w0, T1, H0, ROWS)
-    row += T1 * H0 * 32
-    total = _taps(total, x11, weight, row, n, t0 + FIRST_T1, h0 + FIRST_H1, w0, T1, H1, ROWS)
+    total = _taps(total, x00, weight, 0, n, t0 + FIRST_T0, h0 + FIRST_H0, w0, times0, H0, ROWS)
+    row = times0 * H0 * 32
+    total = _taps(total, x01, weight, row, n, t0 + FIRST_T0, h0 + FIRST_H1, w0, times0, H1, ROWS)
+    row += times0 * H1 * 32
+    total = _taps(total, x10, weight, row, n, t0 + FIRST_T1, h0 + FIRST_H0, w0, times1, H0, ROWS)
+    row += times1 * H0 * 32
+    total = _taps(total, x11, weight, row, n, t0 + FIRST_T1, h0 + FIRST_H1, w0, times1, H1, ROWS)
     total = tl.maximum(total + tl.load(bias + tl.arange(0, 128) % 64)[None, :], 0.0)
     y.store([n, t0, h0, w0, 0], tl.reshape(total.to(HALF), [1, BT, BH, BW, 128]))
 
@@ -163,7 +166,7 @@ def pool(
             tl.store(step + at, best, mask=kept & (t < out_time))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks"])  # see `stem`
 def conv(
     x, weight, bias, y, z,
     tiles_t, tiles_h, tiles_w, tiles_c, blocks, split,

@@ -33,7 +33,7 @@ CLIP = torch.rand(1, 3, 16, 32, 32, generator=torch.Generator().manual_seed(0)) 
         (H100, True, "fp16", "fused", ""),
         (H100, True, "fp32", "torch", ""),
         (H100, True, "tf32", "torch", ""),
-        (H100, True, "bf16", "torch", ""),
+        (H100, True, "bf16", "fused", ""),
         (H100, False, None, "torch", "Triton is not installed; --precision fp16"),
         (A100, True, "fp16", "torch", "A100-SXM4-80GB has compute capability 8.0, expected 9.0"),
         (GPU("B200", (10, 0)), True, None, "torch", "compute capability 10.0, expected 9.0"),

@@ -76,7 +76,11 @@ def test_openvino_runs_exports(rgb: Checkpoint, tmp_path: Path) -> None:
     [
         ("auto", "fp16", "device cpu, PyTorch computes in fp32 or bf16, not in fp16"),
         ("torch", "tf32", "device cpu, PyTorch computes in fp32 or bf16, not in tf32"),
-        ("fused", "bf16", "the engine fused computes in fp16, not in bf16; use --engine torch"),
+        (
+            "fused",
+            "tf32",
+            "the engine fused computes in fp16 or bf16, not in tf32; use --engine torch",
+        ),
         ("fused", "fp16", "needs Triton and an NVIDIA GPU"),
         ("onnxruntime", "bf16", "runs checkpoints in fp32 on a CPU, not in bf16; export"),
         ("openvino", "fp16", "openvino computes in fp32 or bf16, not in fp16"),
