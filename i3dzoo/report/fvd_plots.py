@@ -39,6 +39,8 @@ def _draw_curve(axes: Any, result: FVDResult) -> None:
     _title(axes, "FVD against the number of videos")
     line = result.infinite
     if line is None:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "fewer than 10 videos", color=SOFT, ha="center", va="center")
         return
     inverse = 1 / np.array(line.counts)
     ends = np.array([0, inverse.max()])
