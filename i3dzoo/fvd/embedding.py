@@ -13,6 +13,7 @@ from i3dzoo.arrays import Array
 from i3dzoo.checkpoints.metadata import Input, default_input
 from i3dzoo.devices import Device
 from i3dzoo.distributed import ProcessGroup
+from i3dzoo.engines.fused import FusedEngine
 from i3dzoo.engines.torch import DTYPES, TorchEngine, check_precision
 from i3dzoo.errors import FormatError, OptionError, VideoError
 from i3dzoo.fetch.find import find, open_checkpoint
@@ -21,8 +22,9 @@ from i3dzoo.fvd.protocol import EDGE, Protocol
 from i3dzoo.fvd.sampling import choose_videos, clip_indices
 from i3dzoo.fvd.statistics import Statistics
 from i3dzoo.fvd.video_sets import FolderOfVideos, VideoSet
+from i3dzoo.network.fused import can_fuse
 from i3dzoo.onnx.options import Precision
-from i3dzoo.pretrained import InceptionI3d
+from i3dzoo.pretrained import DeployedI3d, InceptionI3d
 from i3dzoo.progress import SILENT, Progress
 from i3dzoo.video import BadVideo, Clip, VideoInfo
 from i3dzoo.video.pipeline import PipelineOptions, run_plans
@@ -39,7 +41,8 @@ class Embedder:
         network: RGB, with a head, and with values from -1 to 1 as input. It is put into eval mode
             and into the precision.
         batch_size: Clips that the network runs on at once.
-        precision: `fp32`, in which FVD is defined, or another that the device computes in.
+        precision: `fp32`, in which FVD is defined, or another that the device computes in. `fp16`
+            is the engine `fused` on the GPUs that have it.
 
     Attributes:
         digest: SHA-256 of the weights, of all tensors in the order of their names.
@@ -59,11 +62,17 @@ class Embedder:
                 "FVD needs a network whose input is RGB from -1 to 1; the model's is "
                 f"{metadata.input}"
             )
-        check_precision(precision, next(network.parameters()).device)
+        device = next(network.parameters()).device
+        check_precision(precision, device)
         self.digest = _digest(network)
-        self.network = network.eval().to(DTYPES[precision])
-        # TF32 changes FVD by a thousandth
-        self._engine = TorchEngine(self.network, tf32=precision == "tf32")
+        self.network = network.eval()
+        self._engine: TorchEngine | FusedEngine
+        if precision == "fp16" and can_fuse(device):
+            self._engine = FusedEngine(DeployedI3d(self.network))
+        else:
+            self.network.to(DTYPES[precision])
+            # TF32 changes FVD by a thousandth
+            self._engine = TorchEngine(self.network, tf32=precision == "tf32")
         self.batch_size, self.precision = batch_size, precision
         self.device = self._engine.device
         zoo = metadata.zoo if metadata else None
