@@ -113,7 +113,8 @@ class _Lengths(click.ParamType):  # type: ignore[type-arg] # older clicks are no
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
     default="fp32",
     show_default=True,
-    help="Precision of the network. FVD is defined in fp32; in the others its error is not known.",
+    help="Precision of the network. FVD is defined in fp32; on an H100, tf32 and fp16 were up to "
+    "0.06 % off, and bf16 0.5 %.",
 )
 @click.option("--force", is_flag=True, help="Replace the plot if it exists.")
 @json_option
