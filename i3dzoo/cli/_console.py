@@ -29,15 +29,6 @@ device_option = click.option(
     help="Where PyTorch runs: auto, cpu, cuda, cuda:1 or mps; auto is cuda if there is a GPU.",
 )
 
-flow_device_option = click.option(
-    "--device",
-    type=DEVICE,
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="Device for --flow torch: auto, cpu, cuda, cuda:1 or mps.",
-)
-
 engine_option = click.option(
     "--engine",
     type=click.Choice(["auto", "torch", "fused", "onnxruntime", "openvino", "tensorrt"]),

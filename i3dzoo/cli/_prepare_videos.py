@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from i3dzoo.cli._console import flow_device_option, json_option, print_json, say, show, suggest
+from i3dzoo.cli._console import device_option, json_option, print_json, say, show, suggest
 from i3dzoo.cli.progress import show_progress
 
 _path = click.Path(path_type=Path)
@@ -70,7 +70,7 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Short side of flow in pixels; 0 keeps the size of the video.",
 )
-@flow_device_option
+@device_option
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -99,13 +99,8 @@ def videos(source: Path, out: Path, as_json: bool, **options: Any) -> None:
     from i3dzoo.video.prepare_videos import prepare_videos
     from i3dzoo.video.summary import summarise
 
-    flow, jobs = options["flow"], options["jobs"]
-    device = options["device"]
-    if flow == "torch":
-        from i3dzoo.devices import choose_device
-
-        device = str(choose_device(device))
-        jobs = jobs or 1  # one process uses the whole GPU
+    flow = options["flow"]
+    device, jobs = flow_device(flow, options["device"], options["jobs"])
     settings = Settings(
         "videos", options["fps"], options["short_side"] or None, flow, options["flow_store"], device
     )
@@ -133,6 +128,16 @@ def videos(source: Path, out: Path, as_json: bool, **options: Any) -> None:
     else:
         suggest(shlex.join(["i3dzoo", "finetune", "mine", "--data", str(out), *_models(flow)]))
         show(click.format_filename(prepared.path))
+
+
+def flow_device(flow: str | None, device: str, jobs: int | None) -> tuple[str, int | None]:
+    """Return the device and the number of processes that compute optical flow."""
+    if flow != "torch" and device == "auto":
+        return device, jobs
+    from i3dzoo.devices import choose_device
+
+    device = str(choose_device(device))
+    return device, jobs or (1 if flow == "torch" else None)  # one process uses the whole GPU
 
 
 def _models(flow: str | None) -> list[str]:

@@ -124,27 +124,24 @@ def command(
     from i3dzoo.evaluation.run import EvaluationConfig, run_evaluation
 
     evaluations = []
-    try:
-        with show_progress() as progress:
-            if spec:
-                from i3dzoo.tao.task import evaluation_config
+    with show_progress() as progress:
+        if spec:
+            from i3dzoo.tao.task import evaluation_config
 
-                model, config = evaluation_config(
-                    spec, models, output=output, progress=progress, **options
-                )
-                models = (model,)
-            else:
-                task["split"] = _SPLITS[task["split"]] if "split" in task else "auto"
-                config = EvaluationConfig(output=output or Path("predictions"), **task, **options)
-            for evaluation in run_evaluation(models, config, progress):
-                evaluations.append(evaluation)
-                if is_main_process():
-                    header = evaluation.predictions.header
-                    if not as_json:
-                        show(f"split {header.split}, {header.protocol}: {evaluation.metrics}")
-                    _write_files(evaluation, config, parquet, confusion, progress)
-    except OptionError as error:
-        raise click.UsageError(str(error)) from error
+            model, config = evaluation_config(
+                spec, models, output=output, progress=progress, **options
+            )
+            models = (model,)
+        else:
+            task["split"] = _SPLITS[task["split"]] if "split" in task else "auto"
+            config = EvaluationConfig(output=output or Path("predictions"), **task, **options)
+        for evaluation in run_evaluation(models, config, progress):
+            evaluations.append(evaluation)
+            if is_main_process():
+                header = evaluation.predictions.header
+                if not as_json:
+                    show(f"split {header.split}, {header.protocol}: {evaluation.metrics}")
+                _write_files(evaluation, config, parquet, confusion, progress)
     destroy_process_group()
     if is_main_process():
         _finish(evaluations, models, config, results, as_json)

@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from i3dzoo.cli._console import json_option, key_option, print_json, run_command, say, show
+from i3dzoo.cli._console import (
+    device_option,
+    json_option,
+    key_option,
+    print_json,
+    run_command,
+    say,
+    show,
+)
 from i3dzoo.cli._parameters import MODEL
 from i3dzoo.cli.progress import show_progress
 
 if TYPE_CHECKING:
+    from i3dzoo.devices import Device
     from i3dzoo.exporters.job import Export, Target
 
 _AXES = ("frames", "height", "width")  # of i3dzoo.onnx.options, which --help must not import
@@ -98,6 +107,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option(
     "--deepstream", type=_PATH, metavar="DIR", help="ONNX: write DeepStream's files into DIR, too."
 )
+@device_option
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @key_option("words")
 @json_option
@@ -105,6 +115,7 @@ def command(
     words: tuple[str, ...],
     spec: Path | None,
     deepstream: Path | None,
+    device: "Device",
     force: bool,
     as_json: bool,
     **options: Any,
@@ -131,9 +142,11 @@ def command(
             _check_no_options(options)
             from i3dzoo.tao.inference import export_spec
 
-            result = export_spec(spec, words, force=force, progress=progress)
+            result = export_spec(spec, words, device=device, force=force, progress=progress)
         else:
-            result = _export(words, deepstream, force=force, progress=progress, **options)
+            result = _export(
+                words, deepstream, device=device, force=force, progress=progress, **options
+            )
     if deepstream is not None:
         from i3dzoo.exporters.deepstream import write_deepstream
 

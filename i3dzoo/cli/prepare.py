@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from i3dzoo.cli._console import flow_device_option, json_option, print_json, say, show, suggest
-from i3dzoo.cli._prepare_videos import videos
+from i3dzoo.cli._console import device_option, json_option, print_json, say, show, suggest
+from i3dzoo.cli._prepare_videos import flow_device, videos
 from i3dzoo.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ _OPTIONS = [
         show_default=True,
         help="Store flow as images in u/ and v/, or as one lossless array per clip.",
     ),
-    flow_device_option,
+    device_option,
     click.option(
         "--jobs",
         type=click.IntRange(min=1),
@@ -244,12 +244,7 @@ def _prepare(dataset: "DatasetName", options: _Options) -> None:
     from i3dzoo.video.extract import Settings
     from i3dzoo.video.prepare import prepare
 
-    device, jobs = options.device, options.jobs
-    if options.flow == "torch":
-        from i3dzoo.devices import choose_device
-
-        device = str(choose_device(device))
-        jobs = jobs or 1  # one process uses the whole GPU
+    device, jobs = flow_device(options.flow, options.device, options.jobs)
     settings = Settings(
         options.layout,
         options.fps,

@@ -130,12 +130,12 @@ def _inference(
 
 
 def _export(
-    spec: Path, overrides: tuple[str, ...], progress: Any, *, force: bool, **_: Any
+    spec: Path, overrides: tuple[str, ...], progress: Any, *, device: Any, force: bool
 ) -> list[str]:
     from i3dzoo.exporters.deepstream import trtexec_command
     from i3dzoo.tao.launcher import export
 
-    result = export(spec, overrides, force=force, progress=progress)
+    result = export(spec, overrides, device=device, force=force, progress=progress)
     progress.message(f"TensorRT engine: {trtexec_command(result)}")
     return [str(result.path)]
 

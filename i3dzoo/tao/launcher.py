@@ -164,9 +164,14 @@ def infer(
 
 
 def export(
-    path: Path, overrides: Sequence[str], *, force: bool = False, progress: Progress = SILENT
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    device: Device = "auto",
+    force: bool = False,
+    progress: Progress = SILENT,
 ) -> Export:
     """Export to ONNX; a file that exists is an error, as in TAO, without `force`."""
     folder = load_tao(path, overrides, task="export").folders["export"]
     with _monitored(folder, "export"):
-        return export_spec(path, overrides, force=force, progress=progress)
+        return export_spec(path, overrides, device=device, force=force, progress=progress)
