@@ -89,7 +89,7 @@ class Catalog:
 
     def _show(self, example: str) -> click.Command:
         text = self._help(
-            f"Print a {self.word} as it is written; --json prints its meaning, with the defaults.",
+            f"Print a {self.word} as it is in its file; --json prints its values and defaults.",
             f"show {example}",
             f"show {example} --json",
         )
@@ -141,7 +141,7 @@ class Catalog:
             ["--kind"],
             required=True,
             type=click.Choice(list(self.shelves)),
-            help=f"What the file is a {self.word} of.",
+            help=f"Kind of the {self.word}.",
         )
         text = self._help(
             f"Check the keys and values of a {self.word} of your own. The exit code is 1 if it is "

@@ -16,24 +16,27 @@ _SOURCE_OPTIONS = (
     click.option(
         "--labels",
         metavar="SET|FILE",
-        help="Names of the classes in the order of the logits; numbers in a list are of this "
-        "order.  [default: the names that occur, in alphabetical order]",
+        help="Class names in the order of the logits; the numbers in a list refer to it.  "
+        "[default: the names in the data, in alphabetical order]",
     ),
     click.option(
-        "--root", type=_path, help="Folder of the videos of a list.  [default: that of the list]"
+        "--root",
+        type=_path,
+        help="Folder that the paths in a list are relative to.  [default: the list's folder]",
     ),
     click.option(
         "--val-fraction",
         type=click.FloatRange(min=0, max=1, max_open=True),
         default=0.2,
         show_default=True,
-        help="Share of each class for validation, if there is no validation or test part.",
+        help="Fraction of each class to use for validation, if the data has no validation or test "
+        "part.",
     ),
     click.option(
         "--group-by",
         metavar="REGEX",
-        help="Keep videos on one side of the split in whose path this matches the same text, such "
-        "as the clips of one source: '_g[0-9]+'.",
+        help="Keep videos together in the split if this pattern matches the same text in their "
+        "paths, such as clips of one source: '_g[0-9]+'.",
     ),
 )
 

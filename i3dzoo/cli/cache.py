@@ -46,7 +46,7 @@ def command() -> None:
 @command.command("ls")
 @json_option
 def ls(as_json: bool) -> None:
-    """List what is kept, with its size and with what is lost if it is removed.
+    """List the cached files, with their sizes and what is lost if they are removed.
 
     \b
     Examples:
@@ -92,7 +92,7 @@ def rm(names: tuple[str, ...], yes: bool, as_json: bool) -> None:
 @yes_option
 @json_option
 def prune(yes: bool, as_json: bool) -> None:
-    """Remove unfinished downloads, and what killed processes left; no whole model is removed.
+    """Remove unfinished downloads and the leftovers of killed processes; complete models stay.
 
     \b
     Examples:

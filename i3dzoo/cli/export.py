@@ -49,11 +49,11 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 
 @click.command()
 @click.argument("words", metavar="[MODEL | KEY=VALUE...]", nargs=-1, type=MODEL)
-@click.option("-e", "--spec", type=_PATH, help="TAO spec to export by instead.")
+@click.option("-e", "--spec", type=_PATH, help="TAO spec that defines the export instead.")
 @click.option(
     "--to",
     type=click.Choice(["onnx", "tensorrt", "tao", "torchscript", "pt2"]),
-    help="The target; pt2 is torch.export.",
+    help="Format to export to; pt2 is torch.export.",
 )
 @click.option("-o", "--output", "path", type=_PATH, help="The file to write.")
 @click.option("--flow", metavar="MODEL", help="Flow network to fuse with MODEL: logits are added.")
@@ -70,9 +70,14 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     type=click.Choice(["fp32", "tf32", "fp16", "bf16"]),
     default="fp32",
     show_default=True,
-    help="Of weights and computation; tf32 is for TensorRT. Inputs and outputs stay float32.",
+    help="Precision of weights and computation; tf32 is for TensorRT only. Inputs and outputs "
+    "stay float32.",
 )
-@click.option("--opset", type=click.IntRange(min=13), help="Of ONNX.  [default: 13; 22 with bf16]")
+@click.option(
+    "--opset",
+    type=click.IntRange(min=13),
+    help="Version of the ONNX operator set.  [default: 13; 22 with bf16]",
+)
 @click.option("--keep-bn", is_flag=True, help="Keep BatchNorm as nodes instead of folding it.")
 @click.option("--features", is_flag=True, help="Add the pooled features as an output.")
 @click.option("--steps", is_flag=True, help="Add the logits of each time step, for timelines.")
@@ -83,7 +88,9 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     help="Take uint8 frames of this size; the graph resizes, crops and scales them.",
 )
 @click.option("--clip", type=_EXISTING, help="Video to compare on.  [default: noise]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the noise.  [default: 0]")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, help="Seed of the noise.  [default: 0]"
+)
 @click.option("--atol", type=float, help="Largest difference from PyTorch that passes, in logits.")
 @click.option(
     "--shapes",
@@ -95,7 +102,8 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option(
     "--compatible",
     type=click.Choice(["gpus", "versions", "all"]),
-    help="TensorRT: build for GPUs from Ampere on, for later versions, or for both.",
+    help="TensorRT: make the engine run on all GPUs from Ampere on, with later versions of "
+    "TensorRT, or both.",
 )
 @click.option("--refittable", is_flag=True, help="TensorRT: allow replacing the weights later.")
 @click.option(
@@ -123,8 +131,8 @@ def command(
     """Export MODEL, a zoo name or a file, to another engine or framework.
 
     The file is written only after its output was compared with PyTorch's, at two batch sizes and,
-    if axes are dynamic, at two clip sizes. -e exports to ONNX by a TAO spec instead, and KEY=VALUE
-    replaces its keys.
+    if axes are dynamic, at two clip sizes. With -e, a TAO spec is exported to ONNX instead, and
+    KEY=VALUE replaces keys of the spec.
 
     \b
     Examples:

@@ -164,7 +164,8 @@ def ucf101(**options: Any) -> None:
 @click.option(
     "--splits",
     type=click.Path(path_type=Path),
-    help="Folder of the official split lists, for the names of the clips.  [default: made up]",
+    help="Folder of the official split lists, for the names of the clips.  [default: generated "
+    "names]",
 )
 @click.option(
     "--per-class",

@@ -38,7 +38,9 @@ def command() -> None:
     type=click.Path(path_type=Path),
     help="The spec, with the names of any version of TAO.",
 )
-@click.option("-r", "--results_dir", "results", help="Folder of the results; as results_dir=.")
+@click.option(
+    "-r", "--results_dir", "results", help="Folder of the results; the same as results_dir=."
+)
 @click.option("-k", "--key", help="Has no effect: i3dzoo writes no encrypted files.")
 @click.option("--force", is_flag=True, help="Export: replace the file if it exists.")
 @device_option

@@ -47,7 +47,7 @@ _file = click.Path(path_type=Path, exists=True)
 @click.option(
     "--logits-atol",
     type=_difference,
-    help="Decide by the logits: the largest difference between them that passes.",
+    help="Compare the logits instead of the tensors: the largest difference that passes.",
 )
 @click.option(
     "--stream",
