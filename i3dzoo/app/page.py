@@ -153,9 +153,9 @@ class _Page:
             names,
             value=self.settings.model,
             label="Model",
-            info="of the zoo, a file, or USER/NAME of the Hub"
+            info="a zoo model, a file, or USER/NAME on the Hub"
             if self.settings.local
-            else "of the zoo, or USER/NAME of the Hub",
+            else "a zoo model, or USER/NAME on the Hub",
             allow_custom_value=True,
             elem_id="model",
         )
@@ -163,7 +163,7 @@ class _Page:
             [("none", ""), *((name, name) for name in names)],
             value="",
             label="Second model",
-            info="to compare; a flow model gets the optical flow of the clip",
+            info="for a comparison; a flow model gets the optical flow of the clip",
             allow_custom_value=True,
             elem_id="second",
         )
@@ -174,7 +174,7 @@ class _Page:
     def take(self, files: list[str], request: gr.Request) -> tuple[str, None, str]:
         """Take a video that was dropped or recorded, in place of the one before."""
         if not files:
-            raise gr.Error("There is no video.", print_exception=False)
+            raise gr.Error("No video was received.", print_exception=False)
         session = self.sessions.open(_name(request))
         session.set_video(Path(files[0]), uploaded=True)
         return view.status(_STARTING), None, _EMPTY
@@ -219,12 +219,14 @@ class _Page:
         with gr.Row(equal_height=False):
             path = gr.Textbox(
                 label="Run or predictions",
-                info="the folder of a run, or a predictions.jsonl of i3dzoo evaluate",
+                info="a run folder, or a predictions.jsonl from i3dzoo evaluate",
                 placeholder="runs/hmdb51",
                 elem_id="mistakes-path",
             )
             data = gr.Textbox(
-                label="Videos", info="their folder; empty takes that of the run", elem_id="data"
+                label="Videos",
+                info="their folder; leave it empty to use the run's own",
+                elem_id="data",
             )
             only = gr.Dropdown([("all classes", "")], value="", label="True class", elem_id="only")
         show = gr.Button("Show the worst predictions", variant="primary", elem_id="mistakes-run")
@@ -268,7 +270,7 @@ class _Page:
         """Choose the video of a card for the first tab."""
         number = str(event._data["number"])  # Gradio has no other way
         if not number.isdecimal() or int(number) >= len(found.wrong):
-            raise gr.Error("There is no such video.", print_exception=False)
+            raise gr.Error("The video of this card was not found.", print_exception=False)
         video = found.find(found.wrong[int(number)].video)
         self.sessions.open(_name(request)).set_video(video, uploaded=False)
         return gr.update(selected="video")
@@ -381,7 +383,9 @@ class _Page:
 def _choice(protocol: str) -> str:
     """Return the name of a protocol; a file of one may not be named."""
     if protocol not in protocol_names():
-        raise OptionError(f"{protocol}: no such protocol; take {', '.join(protocol_names())}")
+        raise OptionError(
+            f"{protocol}: no such protocol; choose one of {', '.join(protocol_names())}"
+        )
     return protocol
 
 

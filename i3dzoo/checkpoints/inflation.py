@@ -204,7 +204,7 @@ def layouts() -> tuple[str, ...]:
 def _layout(name: str) -> Table:
     if name not in layouts():
         raise UnknownNameError(
-            f"no layout of images has the name {name!r}; expected one of {', '.join(layouts())}"
+            f"no 2D layout has the name {name!r}; expected one of {', '.join(layouts())}"
         )
     return converter.table(f"{IMAGES}/{name}")
 
@@ -215,7 +215,7 @@ def _tables(custom: str | Path | None) -> Sequence[Table]:
     table = converter.load_table(custom)
     if not table.images:
         raise ConverterError(
-            f"{custom}: is the table of a network of clips; expected axis orders OIHW or HWIO for "
+            f"{custom}: is the table of a 3D network; expected axis orders OIHW or HWIO for "
             "its kernels, or pass it to i3dzoo convert"
         )
     return (table,)
@@ -234,8 +234,8 @@ def _read(
         return select(where, networks, container, None, key), networks, container.path
     if find_networks(parts, converter.tables(container.format)):
         raise MappingError(
-            f"{where}: is an I3D network already, and i3dzoo inflate reads networks of images; use "
-            "the file as it is"
+            f"{where}: is already an I3D network, and i3dzoo inflate reads 2D networks; use the "
+            "file as it is"
         )
     _check_statistics(where, container)
     return nearest(where, parts, tables), (), container.path

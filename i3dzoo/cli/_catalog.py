@@ -191,7 +191,7 @@ class Catalog:
         found = [entry for entry in known if name in (entry[0], _own(entry[0]))]
         if len(found) > 1:
             options = " or ".join(entry[0] for entry in found)
-            raise UnknownNameError(f"{name}: several {self.word}s have this name; give {options}")
+            raise UnknownNameError(f"{name}: several {self.word}s have this name; use {options}")
         if not found:
             listed = ", ".join(entry[0] for entry in known)
             raise UnknownNameError(f"{name}: no {self.word} has this name; there are {listed}")

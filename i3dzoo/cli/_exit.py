@@ -97,6 +97,6 @@ def _closes_output(error: Exception, arguments: Sequence[str]) -> bool:
 def _report(error: Exception, arguments: Sequence[str]) -> str:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return (
-        f"stopped by an error that it should have explained ({message(reason)[:300]}); please "
+        f"stopped by an unexpected error ({message(reason)[:300]}); please "
         f"report this bug with the output of: i3dzoo --debug {shlex.join(arguments)}"
     )

@@ -122,7 +122,7 @@ def videos(source: Path, out: Path, as_json: bool, **options: Any) -> None:
             progress=progress,
         )
     summary = summarise(prepared.index)
-    say(f"videos described: {prepared.made:,} now, {prepared.kept:,} before")
+    say(f"videos indexed: {prepared.made:,} now, {prepared.kept:,} before")
     say(str(summary))
     if as_json:
         path = click.format_filename(prepared.path)

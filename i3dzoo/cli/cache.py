@@ -62,7 +62,7 @@ def ls(as_json: bool) -> None:
         print_json({"cache": folder, "size": total, "entries": [entry.to_dict() for entry in kept]})
         return
     if not kept:
-        say(f"nothing is kept in {zoo.cache_dir()}")
+        say(f"the cache {zoo.cache_dir()} is empty")
         return
     _show(kept)
     say(f"\nfolder: {zoo.cache_dir()}")
@@ -143,7 +143,9 @@ def _remove(kept: "list[Entry]", yes: bool, as_json: bool) -> None:
 
     if kept and not yes:
         if as_json or sys.stdin is None or not sys.stdin.isatty():
-            raise click.UsageError("there is nobody to ask; pass --yes to remove without asking")
+            raise click.UsageError(
+                "standard input is not a terminal; pass --yes to remove without asking"
+            )
         _show(kept, on_stderr=True)
         total = megabytes(sum(entry.size for entry in kept))
         click.confirm(f"Remove {len(kept)} entries, {total}?", abort=True, err=True)

@@ -254,11 +254,14 @@ def _explain_names(
 ) -> None:
     """Say how the files are named, where it may surprise."""
     if repeats := len(videos) - len(names):
-        say(f"{repeats} {'video is' if repeats == 1 else 'videos are'} repeated, and taken once")
+        say(f"{repeats} {'video is' if repeats == 1 else 'videos are'} repeated; each is used once")
     kept = next((name for name in names.values() if len(Path(name).parts) > 1), None)
     if kept is not None and not keep_folders:
         example = f"{output.rstrip('/')}/{kept}.json"
-        say(f"two folders hold videos of the same name: features keep the folders, as in {example}")
+        say(
+            "two folders have videos of the same name, so the features are written to the same "
+            f"folders, as in {example}"
+        )
 
 
 def _explain(

@@ -81,8 +81,8 @@ def command(
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     if target.suffix != ".safetensors":
         raise click.UsageError(
-            f"DST is {target}; expected a file .safetensors, which holds the description; i3dzoo "
-            "convert writes other layouts from it"
+            f"DST is {target}; expected a .safetensors file, which stores the description; i3dzoo "
+            "convert makes other layouts from it"
         )
     check_output(target, force)
     channels = int(in_channels) if in_channels else None

@@ -45,7 +45,7 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str) -> float | Non
         rate = 0.0
     if not 0 < rate <= 1000:
         raise click.BadParameter(
-            f"{value!r} is not a number from 0 to 1000 and not 'native'", ctx, param
+            f"expected a number from 0 to 1000, or native; found {value!r}", ctx, param
         )
     return rate
 
@@ -217,7 +217,7 @@ def generated(
             f"--per-class {per_class}: expected a number of 1 or more, or 'all' with --splits"
         )
     if classes is not None and splits is not None:
-        raise click.UsageError("--classes does not go with --splits, which lists the classes")
+        raise click.UsageError("--classes cannot be used with --splits, which lists the classes")
     from i3dzoo.video.generate import Shape, choose, generate, invent
     from i3dzoo.video.splits import read_splits
 

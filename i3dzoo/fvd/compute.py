@@ -283,7 +283,7 @@ def _warnings(
     if limit is not None and least < limit * computation.protocol.clips_per_video:
         warnings.append(
             f"the protocol takes {limit} videos of each set, and there are {first.count} and "
-            f"{second.count} clips; none is taken twice"
+            f"{second.count} clips; each is used once"
         )
     if real.fps and fake.fps and real.fps != fake.fps:
         rates = [
