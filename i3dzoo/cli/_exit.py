@@ -59,7 +59,7 @@ def run(command: Callable[[], object], arguments: Sequence[str]) -> int:
         error.show(text := io.StringIO())
         say(text.getvalue().rstrip(), error=True)
         return error.exit_code
-    except Exception as error:
+    except Exception as error:  # every command ends with one sentence
         return _explain(error, arguments)
     return 0
 

@@ -68,7 +68,7 @@ def _monitored(folder: Path, task: Task) -> Iterator[StatusLog]:
     log.write("STARTED", f"Starting Action Recognition {task}")
     try:
         yield log
-    except BaseException as error:
+    except BaseException as error:  # also Ctrl-C; the log records it, and it is raised again
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         log.write("FAILURE", f"{task} was interrupted" if interrupted else str(error))
         raise

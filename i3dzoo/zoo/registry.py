@@ -51,8 +51,8 @@ def unknown_name(name: str, problem: str) -> UnknownNameError:
     """Return the error for an unknown model, with similar names and all names of the zoo."""
     if (address := web_address(name)) is not None:
         return UnknownNameError(
-            f"{address}: is an address on the web, and only files on the Hugging Face Hub are models "
-            "(https://huggingface.co/USER/NAME/resolve/REVISION/FILE); download it first, "
+            f"{address}: is an address on the web, and only files on the Hugging Face Hub are "
+            "models (https://huggingface.co/USER/NAME/resolve/REVISION/FILE); download it first, "
             "then give the file"
         )
     similar = difflib.get_close_matches(name.lower(), names(), n=2)
