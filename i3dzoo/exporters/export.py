@@ -101,7 +101,7 @@ def export(
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`, for the comparison with PyTorch. A
             TensorRT engine is built on the GPU of this number.
         force: Replace files that exist.
-        progress: Receives the progress of TensorRT's builder.
+        progress: Receives the progress of the comparison and of TensorRT's builder.
 
     Raises:
         OptionError: Options contradict each other, or do not apply to the target; or there is no

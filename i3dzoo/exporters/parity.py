@@ -48,6 +48,7 @@ def check_parity(
     ]
     read_clip = functools.cache(centre_clip)
     cases = []
+    job.progress.start("comparisons with PyTorch", len(batches), "items")
     for batch, size in batches:
         inputs, clips = _make_inputs(job, batch, size, read_clip)
         outputs = run(inputs)
@@ -67,6 +68,7 @@ def check_parity(
                 "Pass a larger --atol if this is good enough, or another --precision"
             )
         cases.append(case)
+        job.progress.update(len(cases))
     clip = job.parity.clip
     return Parity(runner, str(clip) if clip else f"noise, seed {job.parity.seed}", tuple(cases))
 
