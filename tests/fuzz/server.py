@@ -34,9 +34,15 @@ from i3dzoo.cli import main as main_of_i3dzoo
 from i3dzoo.cli._exit import run as run_command
 
 if TYPE_CHECKING:
+    from helpers.hub_state import Hub
+
     from fuzz.shared import Shared
 
 _TESTS = Path(__file__).parents[1]
+_LATE = """accelerate av encodings.cp437 h5py huggingface_hub huggingface_hub._commit_api jinja2
+matplotlib.backends.backend_svg matplotlib.pyplot onnxruntime PIL.GifImagePlugin rich.console
+torch._dynamo torch.profiler torch.utils.tensorboard"""
+"""What commands import only when they need it."""
 _NO_HUGE_PAGES = 41  # PR_SET_THP_DISABLE of Linux
 
 
@@ -91,13 +97,15 @@ class _Server:
         self.folder, self.limits = folder, limits
         self.box = Box(folder / "box")
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.seed_memory: dict[str, int] = {}
+        self.hubs: dict[str, Hub] = {}
         os.environ |= {
             "HOME": str(self.box.home),
             "TMPDIR": str(self.box.tmp),
             "I3DZOO_CACHE": str(self.box.home / "i3dzoo"),
             "HF_HOME": str(self.box.home / "hf"),
-            "HF_ENDPOINT": f"http://127.0.0.1:{self.socket.getsockname()[1]}",
+            "HF_ENDPOINT": self.address,
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_TOKEN": SECRET,
@@ -126,6 +134,8 @@ class _Server:
                 for word in kind.command if shared else ():
                     shared.make(word)
                 kind.build(seed, shared)
+                if kind.hub:
+                    self.hubs[name] = self._publish(seed)
         if name not in self.seed_memory:
             self.box.fill(seed)
             outcome = judge(self._fork(kind, None, 0, self.limits.memory))
@@ -218,9 +228,15 @@ class _Server:
             return
         from fuzz.hub import serve
 
+        hub = self._publish(self.box.work) if kind.hub == "files" else self.hubs[kind.name]
         generator = None if number is None else generator_of(kind.name, number)
-        with serve(self.socket, self.box.folder, kind.hub, generator):
+        with serve(self.socket, hub, kind.hub, generator):
             yield
+
+    def _publish(self, folder: Path) -> "Hub":
+        from fuzz.hub import publish
+
+        return publish(folder / "repository", self.folder / "shared" / "hub", self.address)
 
 
 def _command(words: list[str]) -> int:
@@ -274,8 +290,7 @@ def _import_all() -> None:
     for module in pkgutil.walk_packages(i3dzoo.__path__, "i3dzoo."):
         if not re.search("tensorrt|openvino|triton|i3dzoo.app|_child|__main__", module.name):
             importlib.import_module(module.name)
-    late = "accelerate av h5py huggingface_hub matplotlib.pyplot onnxruntime torch._dynamo"
-    for name in late.split():  # what commands import when they need it
+    for name in _LATE.split():
         importlib.import_module(name)
 
 
