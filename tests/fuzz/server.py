@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _TESTS = Path(__file__).parents[1]
 _LATE = """accelerate av encodings.cp437 h5py huggingface_hub huggingface_hub._commit_api jinja2
 matplotlib.backends.backend_svg matplotlib.pyplot onnxruntime PIL.GifImagePlugin rich.console
-torch._dynamo torch.profiler torch.utils.tensorboard"""
+torch._dynamo torch.profiler"""
 """What commands import only when they need it."""
 _NO_HUGE_PAGES = 41  # PR_SET_THP_DISABLE of Linux
 
