@@ -275,8 +275,9 @@ def _warnings(
         )
     if least <= dimensions:
         warnings.append(
-            f"{least} features are too few for {dimensions} dimensions: the covariance has no full "
-            "rank, and FVD is far too high; compare only numbers of the same counts, or take 2,048 "
+            f"{least} features are too few for {dimensions} dimensions: the covariance does not "
+            "have full rank, and FVD is far too high; compare only numbers of the same counts, or "
+            "take 2,048 "
             "videos or more"
         )
     limit = computation.protocol.videos
