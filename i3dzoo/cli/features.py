@@ -177,8 +177,8 @@ def command(
             failed = sum("error" in document for document in documents)
             done = sum("shape" in document for document in documents)
             kept = len(documents) - done - failed
-            videos = "1 video" if len(documents) == 1 else f"{len(documents)} videos"
-            say(f"{videos}: {done} extracted, {kept} kept, {failed} failed")
+            counted = "1 video" if len(documents) == 1 else f"{len(documents)} videos"
+            say(f"{counted}: {done} extracted, {kept} kept, {failed} failed")
     if failed and on_bad_video != "skip":
         sys.exit(1)
 
