@@ -1,16 +1,21 @@
 """Check, tune and time the fused engine on a GPU, beside PyTorch and the common port.
 
-    python benchmarks/gpu_fused.py WEIGHTS.safetensors OUT [--tune SECONDS] [--clips CLIPS.npy]
+    python benchmarks/gpu_fused.py WEIGHTS.safetensors OUT [--clips CLIPS.npy] [--tune SECONDS]
+    python benchmarks/gpu_fused.py WEIGHTS.safetensors OUT --first-call
+    TRITON_OVERRIDE_ARCH=sm80 python benchmarks/gpu_fused.py WEIGHTS.safetensors OUT --ampere
 
 OUT gets fused.json, and with --tune the tiles that were fastest, tiles.json, which
 `i3dzoo/kernels/tiles.json` ships. All timings are in one process, alternating, medians, clips of
-64x224x224 in half precision on the GPU; errors are of the norm of the logits, from float64.
+64x224x224 in half precision on the GPU; errors are of the norm of the logits, from float64. With
+--ampere, a newer GPU runs what Triton compiles for an A100; its times are not those of an A100.
+--first-call only times the first clips; set TRITON_CACHE_DIR to a new folder for a cold cache.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,10 +31,11 @@ from common_port import CommonPort
 from gpu_pytorch import time_on_gpu
 
 from i3dzoo import kernels
-from i3dzoo.kernels.tiles import Tile, find_tile
-from i3dzoo.network.architecture import DEEPMIND, ENDPOINTS, Variant
+from i3dzoo.kernels.tiles import TIMED, Table, Tile
+from i3dzoo.network.architecture import DEEPMIND, ENDPOINTS, STEM, Variant
 from i3dzoo.network.fused import LOGITS, FusedI3D
 from i3dzoo.network.i3d import I3D
+from i3dzoo.network.tile_search import TileSearch
 
 Shape = tuple[int, int, int]
 
@@ -38,9 +44,6 @@ SHAPES: list[Shape] = [(1, 64, 224), (8, 64, 224), (32, 64, 224), (8, 16, 224), 
 """Clips, frames, and the edge of a frame."""
 
 SIZES = [(1, 9, 32, 32), (2, 17, 45, 58), (1, 64, 224, 224), (3, 20, 225, 231), (8, 32, 224, 224)]
-
-
-ONLY: list[str] = []  # parts of the names of the layers to tune; all without
 
 
 def load(path: Path) -> dict[str, Tensor]:
@@ -64,12 +67,12 @@ def error(output: Tensor, exact: Tensor) -> float:
     return float(((output - exact).norm(dim=1) / exact.norm(dim=1)).max())
 
 
-def check(tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
+def check(tensors: dict[str, Tensor], tiles: Table) -> list[dict[str, Any]]:
     """Compare all endpoints and the logits with float64, over odd sizes and both variants."""
     rows = []
     for variant in (DEEPMIND, Variant(epsilon=1e-5, padding="symmetric", pooling="global")):
         network = reference(tensors, variant).double()
-        fused = FusedI3D(tensors, variant, torch.device("cuda"))
+        fused = FusedI3D(tensors, variant, torch.device("cuda"), tiles=tiles)
         for size in SIZES if variant == DEEPMIND else SIZES[1:3]:
             torch.manual_seed(sum(size))
             x = torch.rand(size[0], 3, *size[1:], device="cuda") * 2 - 1
@@ -91,114 +94,6 @@ def check(tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
     return rows
 
 
-def candidates(layer: Any, x: Tensor, columns: int) -> list[Tile]:
-    """Return the tiles to try for a layer."""
-    batch, width = x.shape[0], x.shape[3]
-    channels, small = layer.weight.shape[1], x.shape[0] == 1
-    if ONLY and layer.taps == 1:
-        return [find_tile(layer.name, layer.taps, x.shape)]
-    if layer.taps == 1:
-        wide = [128] if columns >= 128 and layer.split % 128 == 0 else []
-        return [Tile(1, 1, 1, rows, n, 64, w, s) for n in (64, *wide)
-                for rows, w, s in ((128, 4, 3), (128, 4, 4), (64, 4, 4))]  # fmt: skip
-    if ONLY and not any(part in layer.name for part in ONLY):
-        return [find_tile(layer.name, layer.taps, x.shape)]
-    depths = {32 if channels <= 32 or channels % 64 else 64}
-    if channels > 64:
-        depths |= {64} | ({128} if small else {32})
-    if width > 32:
-        boxes = [((1, 2, 8, 8), 256, 8, 3), ((1, 4, 8, 8), 64, 8, 3), ((1, 2, 8, 8), 64, 4, 4)]
-    elif width > 16:
-        boxes = [((1, 8, 4, 4), 128, 4, 4), ((1, 8, 4, 4), 128, 8, 3), ((1, 8, 4, 4), 256, 8, 4),
-                 ((1, 8, 4, 4), 64, 4, 4), ((1, 8, 4, 4), 32, 4, 4), ((1, 16, 4, 4), 128, 8, 3),
-                 ((1, 16, 4, 4), 32, 8, 4), ((1, 16, 4, 4), 64, 8, 4), ((1, 16, 8, 4), 32, 8, 3),
-                 ]  # fmt: skip
-    elif width > 8:
-        boxes = [((1, 16, 2, 2), 256, 4, 3), ((1, 16, 2, 2), 128, 4, 4), ((1, 16, 2, 2), 64, 4, 4)]
-        if not small:
-            boxes += [((2, 16, 2, 2), 256, 8, 3), ((2, 16, 2, 2), 128, 8, 4),
-                      ((2, 16, 2, 2), 64, 4, 4), ((4, 16, 2, 2), 64, 8, 3),
-                      ((2, 16, 2, 2), 32, 4, 4)]  # fmt: skip
-        else:
-            boxes += [((1, 16, 2, 2), 32, 4, 4)]
-    else:
-        boxes = [((1, 8, 1, 8), 64, 4, 4), ((1, 8, 1, 8), 128, 4, 4), ((1, 1, 8, 8), 64, 4, 4)]
-        if not small:
-            boxes += [((2, 8, 1, 8), 128, 8, 3), ((2, 8, 1, 8), 64, 4, 4)]
-        else:
-            boxes += [((1, 8, 1, 8), 32, 4, 5), ((1, 8, 1, 8), 16, 4, 5)]
-    return [
-        Tile(*box, n, depth, warps, 3 if depth == 128 else stages + (depth == 32))
-        for box, n, warps, stages in boxes
-        for depth in sorted(depths)
-        if n <= 2 * max(columns, 32) and batch % box[0] == 0
-    ]
-
-
-class Tuner(FusedI3D):
-    """Runs each convolution with every candidate, and keeps the fastest tile."""
-
-    def tune(self, x: Tensor, deadline: float) -> dict[str, list[int]]:
-        """Return the fastest tile of each layer."""
-        self.deadline, self.best, self.lines = deadline, {}, []
-        windows = torch.zeros(
-            (len(x), *x.shape[2:4], -(-x.shape[4] // 4), 32), dtype=self.dtype, device="cuda"
-        )
-        self._windows(x, windows)
-        self._run(windows, x.shape[2:], frozenset((LOGITS,)))
-        return self.best
-
-    def _stem(self, windows: Tensor, shape: Any) -> Tensor:
-        boxes = [(2, 8, 8, 4, 4), (4, 4, 8, 4, 5)]
-        tiles = [Tile(1, *box[:3], 128, 32, *box[3:]) for box in boxes]
-        flop = 2 * len(windows) * 32 * 112 * 112 * 64 * 3 * 343
-        name = "Conv3d_1a_7x7"
-        self._try(name, tiles, flop, lambda tile: self._launch_stem(tile, windows, shape))
-        return self._launch_stem(Tile(*self.best[name]), windows, shape)
-
-    def _conv(self, layer: Any, x: Tensor, y: Tensor, z: Tensor | None = None) -> None:
-        tiles = candidates(layer, x, y.shape[4])
-        columns = y.shape[4] + (z.shape[4] if z is not None else 0)
-        flop = 2 * x.numel() * layer.taps * columns
-        self._try(layer.name, tiles, flop, lambda tile: self._launch(layer, tile, x, y, z))
-        self._launch(layer, Tile(*self.best[layer.name]), x, y, z)
-
-    def _try(self, name: str, tiles: list[Tile], flop: float, run: Any) -> None:
-        times: dict[Tile, float] = {}
-        for tile in tiles:
-            if times and time.time() > self.deadline:
-                break
-            try:
-                times[tile] = in_graph(lambda tile=tile: run(tile))
-            except Exception as problem:  # a tile may need too much shared memory
-                print("tile", name, tuple(tile), type(problem).__name__, str(problem)[:60])
-        tile = min(times, key=times.__getitem__)
-        self.best[name] = list(tile)
-        short = name.replace("Conv3d_", "").replace("Branch_", "b")
-        best = times[tile]
-        rate = f"{1000 * best:.0f} us, {flop / best / 1e9:.0f} TFLOP/s"
-        print(f"{short} {tuple(tile)} of {len(times)}: {rate}", flush=True)
-
-
-def in_graph(run: Any, repeats: int = 10) -> float:
-    """Return the milliseconds of one call, from a CUDA graph of several."""
-    run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(repeats):
-            run()
-    times = []
-    for _ in range(4):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) / repeats)
-    return min(times[1:])
-
-
 def first_call(tensors: dict[str, Tensor], batch: int) -> float:
     """Return the seconds until a new network has run its first clips: compiling and capturing."""
     x = (torch.rand(batch, 3, 64, 224, 224, device="cuda") * 2 - 1).half()
@@ -208,9 +103,76 @@ def first_call(tensors: dict[str, Tensor], batch: int) -> float:
     return time.perf_counter() - begun
 
 
-def timings(tensors: dict[str, Tensor], shapes: list[Shape]) -> list[dict[str, Any]]:
+class WideSearch(TileSearch):
+    """A search among more tiles than on a user's GPU, to find those that ship."""
+
+    def _candidates(self, name: str, shape: Sequence[int], split: int | None) -> list[Tile]:
+        """Return the tiles to try: boxes for this size of frames, depths for these channels."""
+        tiles = super()._candidates(name, shape, split)[:1]
+        clips, width, channels = shape[0], shape[3], shape[4]
+        many = clips > 1
+        if name == STEM[0].name:
+            boxes = [((2, 8, 8), 8, 4), ((4, 8, 8), 8, 4), ((4, 4, 8), 4, 5)]
+            return tiles + [Tile(1, *box, 128, 32, *rest) for box, *rest in boxes]
+        if name.endswith("1x1"):
+            rows = [(128, 64, 4, 4), (128, 64, 4, 3), (256, 64, 4, 3), (128, 128, 4, 3)]
+            tiles += [Tile(1, 1, 1, n, c, 64, w, s) for n, c, w, s in rows if many or n < 256]
+            return [tile for tile in tiles if split is None or split % tile.columns == 0]
+        if width > 32:
+            boxes = [((1, 4, 8, 8), 64, 4, 4), ((1, 2, 8, 8), 64, 4, 4), ((1, 4, 8, 8), 128, 8, 3),
+                     ((1, 2, 8, 8), 256, 8, 3)]  # fmt: skip
+        elif width > 16:
+            boxes = [((1, 8, 4, 4), 64, 4, 4), ((1, 8, 4, 4), 128, 4, 4)]
+            boxes += [((1, 16, 4, 4), 64, 4, 4), ((1, 16, 4, 4), 128, 8, 3)] if many else []
+        elif width > 8:
+            boxes = [((1, 16, 2, 2), 64, 4, 4)]
+            boxes += [((2, 16, 2, 2), 64, 4, 4), ((4, 16, 2, 2), 64, 4, 4)] if many else []
+            boxes += [((2, 16, 2, 2), 128, 4, 4), ((4, 16, 2, 2), 128, 8, 3)] if many else []
+            boxes += [] if many else [((1, 8, 2, 2), 64, 4, 4), ((1, 16, 2, 2), 128, 4, 4)]
+        else:
+            boxes = [((1, 8, 1, 8), 64, 4, 4)]
+            boxes += [((2, 8, 1, 8), 64, 4, 4), ((4, 8, 1, 8), 64, 4, 4)] if many else []
+            boxes += [] if many else [((1, 4, 1, 8), 64, 4, 5), ((1, 2, 1, 8), 64, 4, 5)]
+        depths = [32] if channels <= 32 else [64] if channels % 64 == 0 else [32, 64]
+        return tiles + [
+            Tile(*box, columns, depth, warps, stages + (depth == 32))
+            for box, columns, warps, stages in boxes
+            for depth in depths
+        ]
+
+
+def tune(tensors: dict[str, Tensor], seconds: float) -> Table:
+    """Search the tiles of this GPU, and print those that differ from an H100's."""
+    begun = time.perf_counter()
+    tables = WideSearch(tensors, DEEPMIND, torch.device("cuda")).search(seconds=seconds)
+    for count, table in tables.items():
+        for name, tile in table.items():
+            if tile != TIMED[count][name]:
+                print("tile", count, name, *tile, "instead of", *TIMED[count][name])
+    print(f"tuned in {time.perf_counter() - begun:.0f} s", flush=True)
+    return tables
+
+
+def compare_pixels(tensors: dict[str, Tensor], tiles: Table) -> float:
+    """Return the error of logits of uint8 clips, of any strides, from those of floats."""
+    pixels = [3 * [1 / 127.5], 3 * [-1.0]]
+    fused = FusedI3D(tensors, DEEPMIND, torch.device("cuda"), pixels=pixels, tiles=tiles)
+    worst = 0.0
+    for count in (1, 3):
+        clips = torch.randint(0, 256, (count, 16, 120, 131, 3), dtype=torch.uint8, device="cuda")
+        x = clips.permute(0, 4, 1, 2, 3)
+        values = fused(x.float() / 127.5 - 1)[LOGITS]
+        for same in (x, x.contiguous()):
+            worst = max(worst, error(fused(same)[LOGITS], values))
+    print(f"pixels: {worst:.1e}", flush=True)
+    return worst
+
+
+def timings(
+    tensors: dict[str, Tensor], shapes: list[Shape], tiles: Table = TIMED
+) -> list[dict[str, Any]]:
     """Time each way with clips [N, 3, T, S, S] of each shape, alternating."""
-    fused = FusedI3D(tensors, DEEPMIND, torch.device("cuda"))
+    fused = FusedI3D(tensors, DEEPMIND, torch.device("cuda"), tiles=tiles)
     network = reference(tensors).half().to(memory_format=torch.channels_last_3d)
     port = CommonPort(reference(tensors).half())
     rows = []
@@ -247,9 +209,9 @@ def timings(tensors: dict[str, Tensor], shapes: list[Shape]) -> list[dict[str, A
     return rows
 
 
-def profile(tensors: dict[str, Tensor], batch: int) -> None:
+def profile(tensors: dict[str, Tensor], batch: int, tiles: Table) -> None:
     """Print the time of each kernel."""
-    fused = FusedI3D(tensors, DEEPMIND, torch.device("cuda"))
+    fused = FusedI3D(tensors, DEEPMIND, torch.device("cuda"), tiles=tiles)
     x = (torch.rand(batch, 3, 64, 224, 224, device="cuda") * 2 - 1).half()
     fused(x)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
@@ -268,47 +230,48 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--tune", type=float, default=0)
-    parser.add_argument("--only", action="append", default=ONLY)
     parser.add_argument("--clips", type=Path)
+    parser.add_argument("--first-call", action="store_true")
+    parser.add_argument("--ampere", action="store_true")
     options = parser.parse_args()
+    if options.ampere:
+        torch.cuda.get_device_capability = lambda *_: (8, 0)
     tensors = load(options.weights)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     document: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     begun = time.time()
-    document["first_call"] = [first_call(tensors, 8) for _ in range(2)]
-    print("first call", document["first_call"], flush=True)
-    document["check"] = check(tensors)
-    print(f"checked in {time.time() - begun:.0f} s")
+    if options.first_call:
+        print("first call", {batch: first_call(tensors, batch) for batch in (8, 1)})
+        return
+    tables = TIMED
     if options.tune:
-        tables = {}
-        for batch in (8, 1):
-            tuner = Tuner(tensors, DEEPMIND, torch.device("cuda"))
-            x = (torch.rand(batch, 3, 64, 224, 224, device="cuda") * 2 - 1).half()
-            tables[str(batch)] = tuner.tune(x, time.time() + options.tune)
+        tables = tune(tensors, options.tune)
         (options.out / "tiles.json").write_text(json.dumps(tables, indent=0))
-        from i3dzoo.kernels import tiles
-
-        tiles._TABLE.update(tables)
-        print(f"tuned after {time.time() - begun:.0f} s")
-    document["timings"] = timings(tensors, SHAPES)
-    (options.out / "fused.json").write_text(json.dumps(document, indent=1))
-    fused = FusedI3D(tensors, DEEPMIND, torch.device("cuda"))
-    for batch in (1, 8):
-        x = (torch.rand(batch, 3, 64, 224, 224, device="cuda") * 2 - 1).half()
-        fused(x)
-        (graph,) = [g for key, g in fused._graphs.items() if key[0] == batch]
-        print("graph alone", batch, median(time_on_gpu(graph.graph.replay, 20)))
-    profile(tensors, 8)
-    profile(tensors, 1)
+    document["timings"] = timings(tensors, SHAPES[:2] if options.ampere else SHAPES, tables)
+    print(f"timed after {time.time() - begun:.0f} s", flush=True)
+    document["pixels"] = compare_pixels(tensors, tables)
+    document["check"] = check(tensors, tables)
+    print(f"checked after {time.time() - begun:.0f} s", flush=True)
+    name = "fused_ampere.json" if options.ampere else "fused.json"
+    (options.out / name).write_text(json.dumps(document, indent=1))
+    if options.ampere:
+        return
+    for batch in (8, 1):
+        profile(tensors, batch, tables)
     if options.clips:
-        clips = torch.from_numpy(np.load(options.clips)).cuda()
-        network = reference(tensors).double()
-        fused = FusedI3D(tensors, DEEPMIND, torch.device("cuda"))
-        for clip in clips:
-            x = clip[None].permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-            with torch.inference_mode():
-                exact, output = network(x.double()), fused(x)[LOGITS].mean(1)
-            print("clip", f"{error(output, exact):.2e}", bool(exact.argmax() == output.argmax()))
+        compare_clips(tensors, options.clips, tables)
+
+
+def compare_clips(tensors: dict[str, Tensor], path: Path, tiles: Table) -> None:
+    """Print the error and the first class of each clip, uint8 [N, T, H, W, 3]."""
+    clips = torch.from_numpy(np.load(path)).cuda()
+    network = reference(tensors).double()
+    fused = FusedI3D(tensors, DEEPMIND, torch.device("cuda"), tiles=tiles)
+    for clip in clips:
+        x = clip[None].permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        with torch.inference_mode():
+            exact, output = network(x.double()), fused(x)[LOGITS].mean(1)
+        print("clip", f"{error(output, exact):.2e}", bool(exact.argmax() == output.argmax()))
 
 
 if __name__ == "__main__":

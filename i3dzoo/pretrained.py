@@ -18,10 +18,12 @@ from i3dzoo.checkpoints.history import HistoryStep
 from i3dzoo.checkpoints.metadata import Metadata
 from i3dzoo.errors import ChecksumError, MetadataError, OptionError
 from i3dzoo.fetch.find import find, open_checkpoint
+from i3dzoo.gpu_tiles import find_tiles
 from i3dzoo.network.architecture import DEEPMIND, ENDPOINTS, POOLED, Variant
 from i3dzoo.network.clips import check_shape
-from i3dzoo.network.fused import LOGITS, FusedI3D, can_fuse
+from i3dzoo.network.fused import LOGITS, MINIMUM, FusedI3D, can_fuse
 from i3dzoo.network.i3d import I3D, check_endpoints
+from i3dzoo.progress import SILENT, Progress
 from i3dzoo.video import preprocess
 from i3dzoo.zoo.identify import check_claim
 
@@ -99,8 +101,9 @@ class InceptionI3d(I3D):
             if can_fuse(device):
                 return DeployedI3d(self, dtype)
             _LOG.warning(
-                "the GPU kernels of i3dzoo need Triton and an NVIDIA GPU of compute capability 9.0 "
-                "or more; the network runs in PyTorch"
+                "the GPU kernels of i3dzoo need Triton and an NVIDIA GPU of compute capability "
+                "%d.%d or more; the network runs in PyTorch",
+                *MINIMUM,
             )
         network = copy.deepcopy(self).eval().requires_grad_(False).to(dtype)
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return] # torch's types lack 3d
@@ -147,18 +150,32 @@ class DeployedI3d:
     Args:
         network: The network, on a GPU that `i3dzoo.network.fused` supports; its weights are copied.
         dtype: `torch.float16` or `torch.bfloat16`, of weights and activations.
+        progress: Receives remarks on what takes long: on a GPU that i3dzoo was not timed on, the
+            search for the fastest kernels, once; and compiling kernels for the first clips.
 
     Attributes:
         metadata: Metadata of the checkpoint, or None.
         device: The device of the network, to which clips are moved.
     """
 
-    def __init__(self, network: InceptionI3d, dtype: torch.dtype = torch.float16) -> None:
+    def __init__(
+        self,
+        network: InceptionI3d,
+        dtype: torch.dtype = torch.float16,
+        progress: Progress = SILENT,
+    ) -> None:
         self.metadata, self.labels = network.metadata, network.labels
         self.num_classes, self.in_channels = network.num_classes, network.in_channels
         self.variant = network.variant
         self.device = next(network.parameters()).device
-        self._fused = FusedI3D(network.state_dict(), network.variant, self.device, dtype)
+        self._progress, self._was_run = progress, False
+        tensors, pixels = network.state_dict(), None
+        if self.metadata is not None:
+            spec = self.metadata.input
+            scale = [1 / (255 * std) for std in spec.std]
+            pixels = scale, [-mean / std for mean, std in zip(spec.mean, spec.std, strict=True)]
+        tiles = find_tiles(tensors, self.variant, self.device, dtype, progress)
+        self._fused = FusedI3D(tensors, self.variant, self.device, dtype, pixels, tiles)
 
     @property
     def preprocess(self) -> Callable[[Tensor], Tensor]:
@@ -168,7 +185,12 @@ class DeployedI3d:
         return partial(preprocess, spec=self.metadata.input)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return logits, float32 [B, classes], or features [B, 1024] without a head; see `I3D`."""
+        """Return logits, float32 [B, classes], or features [B, 1024] without a head; see `I3D`.
+
+        Args:
+            x: A clip as of `preprocess`, [B, C, T, H, W]; or, for a network with metadata, its
+                pixels as uint8, 0..255, RGB or (x, y) flow, which are normalised on the way.
+        """
         return self.step_logits(x).mean(1) if self.num_classes else self.features(x)
 
     def step_logits(self, x: Tensor) -> Tensor:
@@ -190,8 +212,18 @@ class DeployedI3d:
 
     def _run(self, x: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
         check_shape(tuple(x.shape), self.in_channels, self.variant.min_frames)
+        if not self._was_run:
+            size = "x".join(map(str, x.shape))
+            self._progress.message(
+                f"compiling the kernels of the engine fused for clips of {size}, for up to a "
+                "minute; Triton keeps them"
+            )
+            self._was_run = True
         with torch.inference_mode():
-            return self._fused(x.to(self.device), wanted)
+            clips = x.to(self.device)
+            if x.dtype == torch.uint8 and self.metadata and self.metadata.input.channels == "bgr":
+                clips = clips.flip(1)
+            return self._fused(clips, wanted)
 
 
 def load(

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from i3dzoo.cli._console import device_option, json_option, print_json, say, show, suggest
+from i3dzoo.cli._console import json_option, print_json, say, show, suggest
 from i3dzoo.cli._parameters import MODEL
 from i3dzoo.cli.progress import find_model, show_progress
 
 if TYPE_CHECKING:
     from i3dzoo.bench import Measurement
-    from i3dzoo.devices import Device
     from i3dzoo.onnx.options import Precision
 
 # `i3dzoo.bench.ENGINES`, which is not imported here because it imports numpy
@@ -50,7 +49,7 @@ _positive = click.IntRange(min=1)
     "precisions",
     multiple=True,
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
-    help="Can be given several times.  [default: fp32; all but tf32 on a GPU]",
+    help="Can be given several times.  [default: fp32; all but tf32 if there is a GPU]",
 )
 @click.option(
     "--batch",
@@ -63,7 +62,6 @@ _positive = click.IntRange(min=1)
 @click.option("--frames", type=click.IntRange(min=9), help="Frames of a clip.  [default: MODEL's]")
 @click.option("--crop", type=click.IntRange(min=16), help="Edge of a clip.  [default: MODEL's]")
 @click.option("--threads", type=_positive, help="Number of CPU threads.")
-@device_option
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="Draw clips per second (PNG, PDF, SVG)."
 )
@@ -74,7 +72,6 @@ def command(
     engines: tuple[str, ...],
     precisions: "tuple[Precision, ...]",
     batches: tuple[int, ...],
-    device: "Device",
     plot: Path | None,
     force: bool,
     as_json: bool,
@@ -98,12 +95,11 @@ def command(
         from i3dzoo.report.canvas import check_plot
 
         check_plot(plot, force)
-    available = available_engines(device)
     path = find_model(model)
-    precisions = precisions or _default_precisions(device)
+    precisions = precisions or _default_precisions()
     benchmarks = [
-        Benchmark(path, engine, precision, batches or (1,), device=device, **options)
-        for engine in engines or available
+        Benchmark(path, engine, precision, batches or (1,), **options)
+        for engine in engines or available_engines()
         for precision in precisions
     ]
     # errors are differences from PyTorch in float32, which comes first
@@ -131,13 +127,13 @@ def command(
             show(plot)
 
 
-def _default_precisions(device: "Device") -> "tuple[Precision, ...]":
-    from i3dzoo.devices import choose_device
-    from i3dzoo.engines.tensorrt_library import gpu
+def _default_precisions() -> "tuple[Precision, ...]":
+    from i3dzoo.engines.tensorrt_library import gpu_or_none
 
-    if choose_device(device).type != "cuda":
+    gpu = gpu_or_none()
+    if gpu is None:
         return ("fp32",)
-    say(f"GPU: {gpu()}")
+    say(f"GPU: {gpu}")
     return ("fp32", "fp16", "bf16")
 
 

@@ -63,11 +63,13 @@ def try_fused() -> Report:
     import torch
 
     from i3dzoo.errors import DeviceError
-    from i3dzoo.network.fused import can_fuse
+    from i3dzoo.network.fused import MINIMUM, can_fuse
+
+    least = ".".join(map(str, MINIMUM))
 
     if not torch.cuda.is_available() or not can_fuse(torch.device("cuda")):
-        raise DeviceError("needs Triton and an NVIDIA GPU of compute capability 9.0 or more")
-    return {"detail": "Triton and a GPU of compute capability 9.0 or more"}
+        raise DeviceError(f"needs Triton and an NVIDIA GPU of compute capability {least} or more")
+    return {"detail": f"Triton and a GPU of compute capability {least} or more"}
 
 
 def _small_onnx() -> bytes:
@@ -116,7 +118,7 @@ def try_tensorrt() -> Report:
     installed = library()
     gpu = check_gpu(installed.name, installed.name)
     if installed.module.Builder(logger(installed.module)) is None:
-        raise RuntimeError("TensorRT's builder could not be created")
+        raise RuntimeError("no builder of engines could be created")
     return {"detail": f"{installed.name} {installed.version} on {gpu}"}
 
 

@@ -23,7 +23,7 @@ from i3dzoo.engines.fused import FusedEngine
 from i3dzoo.engines.measured import Measured, Setting
 from i3dzoo.engines.torch import TorchEngine
 from i3dzoo.onnx.options import Precision
-from i3dzoo.progress import Progress
+from i3dzoo.progress import SILENT, Progress
 
 Named = OnCpu | OnGpu
 Loaded = TorchEngine | FusedEngine | ExportedEngine
@@ -49,13 +49,17 @@ def load_auto(
 
 
 def load_named(
-    checkpoint: Checkpoint, name: Named, device: Device, precision: Precision | None
+    checkpoint: Checkpoint,
+    name: Named,
+    device: Device,
+    precision: Precision | None,
+    progress: Progress = SILENT,
 ) -> Loaded:
     """Load a checkpoint in an engine; those for CPUs take as many threads as PyTorch has."""
     if name == "torch":
         return TorchEngine.from_checkpoint(checkpoint, device, precision)
     if name == "fused":
-        return FusedEngine.from_checkpoint(checkpoint, precision)
+        return FusedEngine.from_checkpoint(checkpoint, precision, progress)
     threads = torch.get_num_threads()
     if name == "openvino":
         from i3dzoo.engines.openvino import OpenVINOEngine
@@ -81,7 +85,9 @@ def _load_on_gpu(
     if precision is None:
         progress.message("engine fused in fp16; --precision fp32 is exact, and slower")
     return FallbackEngine(
-        lambda: FusedEngine.from_checkpoint(checkpoint, precision), load_torch, progress.message
+        lambda: FusedEngine.from_checkpoint(checkpoint, precision, progress),
+        load_torch,
+        progress.message,
     )
 
 
@@ -123,7 +129,7 @@ def _load_working(
             if name == candidates[-1] and not engines:
                 raise
             reason = str(error).strip().partition("\n")[0]
-            progress.message(f"engine {name} is skipped: {reason}")
+            progress.message(f"engine {name} is left out: {reason}")
             continue
         engines[name] = engine
     return engines

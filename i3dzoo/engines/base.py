@@ -114,7 +114,7 @@ def load_engine(
     Args:
         model: A zoo name, a checkpoint of any layout, an .onnx file or a TensorRT engine.
         engine: `auto` is the engine that an exported file is made for. For a checkpoint it is
-            `fused` on the GPUs that it was measured on, PyTorch on others, and on a CPU the fastest
+            `fused` on NVIDIA GPUs from Ampere on, PyTorch on others, and on a CPU the fastest
             of PyTorch, onnxruntime and OpenVINO, which is measured once and kept in the cache; the
             environment variable `I3DZOO_ENGINE` replaces this choice.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; OpenVINO runs on the CPU.
@@ -149,7 +149,7 @@ def load_engine(
         return load_auto(checkpoint, device, precision, progress)
     if name == "fused":
         _check_cuda(name, device)
-    return load_named(checkpoint, name, device, precision)
+    return load_named(checkpoint, name, device, precision, progress)
 
 
 def _check_cuda(name: str, device: Device) -> None:

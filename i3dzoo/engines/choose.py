@@ -10,13 +10,12 @@ import torch
 
 from i3dzoo.engines.torch import has_bf16
 from i3dzoo.errors import OptionError
+from i3dzoo.kernels.tiles import TIMED_ON
+from i3dzoo.network.fused import MINIMUM
 from i3dzoo.onnx.options import Precision
 
 VARIABLE: Final = "I3DZOO_ENGINE"
 """The environment variable with the engine that `auto` takes for checkpoints."""
-
-MEASURED_ON: Final = ((9, 0),)
-"""Compute capabilities on which `fused` has been measured; `auto` takes it on these only."""
 
 OnGpu = Literal["torch", "fused"]
 OnCpu = Literal["torch", "onnxruntime", "openvino"]
@@ -49,7 +48,7 @@ def is_installed(*modules: str) -> bool:
 
 
 def choose_on_gpu(gpu: GPU, triton: bool, precision: Precision | None) -> tuple[OnGpu, str]:
-    """Return the engine for a GPU, and why it is not `fused`; empty if nothing was missed.
+    """Return the engine for a GPU, and a remark on it, which can be empty.
 
     Args:
         gpu: The GPU.
@@ -60,13 +59,16 @@ def choose_on_gpu(gpu: GPU, triton: bool, precision: Precision | None) -> tuple[
         return "torch", ""
     if not gpu.nvidia:
         reason = f"{gpu.name} is not a GPU of NVIDIA"
-    elif gpu.capability not in MEASURED_ON:
+    elif gpu.capability < MINIMUM:
         major, minor = gpu.capability
-        reason = f"{gpu.name} has compute capability {major}.{minor}, expected 9.0"
+        least = ".".join(map(str, MINIMUM))
+        reason = f"{gpu.name} has compute capability {major}.{minor}, expected {least} or more"
     elif not triton:
         reason = "Triton is not installed"
-    else:
+    elif gpu.capability == TIMED_ON:
         return "fused", ""
+    else:
+        return "fused", f"the engine fused was not timed on {gpu.name}; PyTorch is --engine torch"
     remedy = "" if precision else "; --precision fp16 is faster, and less exact"
     return "torch", f"PyTorch runs the network instead of the engine fused: {reason}{remedy}"
 

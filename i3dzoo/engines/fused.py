@@ -1,4 +1,4 @@
-"""Run a network in half precision on NVIDIA GPUs from Hopper on, by i3dzoo's own kernels."""
+"""Run a network in half precision on NVIDIA GPUs from Ampere on, by i3dzoo's own kernels."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -13,6 +13,7 @@ from i3dzoo.network.architecture import POOLED
 from i3dzoo.network.fused import can_fuse
 from i3dzoo.onnx.options import Precision
 from i3dzoo.pretrained import DeployedI3d, build
+from i3dzoo.progress import SILENT, Progress
 
 _DTYPES: Final[dict[Precision, torch.dtype]] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -33,12 +34,20 @@ class FusedEngine:
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: Checkpoint, precision: Precision | None = None
+        cls,
+        checkpoint: Checkpoint,
+        precision: Precision | None = None,
+        progress: Progress = SILENT,
     ) -> "FusedEngine":
         """Build the network of a checkpoint in fp16, which is the default, or bf16.
 
+        Args:
+            checkpoint: The checkpoint.
+            precision: `fp16` or `bf16`; None is `fp16`.
+            progress: Receives remarks on what takes long; see `DeployedI3d`.
+
         Raises:
-            OptionError: There is no NVIDIA GPU of compute capability 9.0 or more, or no Triton; or
+            OptionError: There is no NVIDIA GPU of compute capability 8.0 or more, or no Triton; or
                 the engine does not compute in this precision.
         """
         precision = precision or "fp16"
@@ -48,10 +57,10 @@ class FusedEngine:
             )
         if not torch.cuda.is_available() or not can_fuse(torch.device("cuda")):
             raise OptionError(
-                "the engine fused needs Triton and an NVIDIA GPU of compute capability 9.0 or "
-                "more, such as an H100; use --engine torch"
+                "the engine fused needs Triton and an NVIDIA GPU of compute capability 8.0 or "
+                "more, such as an A100 or H100; use --engine torch"
             )
-        network = DeployedI3d(build(checkpoint).cuda(), _DTYPES[precision])
+        network = DeployedI3d(build(checkpoint).cuda(), _DTYPES[precision], progress)
         return cls(network, precision)
 
     def step_logits(self, x: Tensor) -> Tensor:

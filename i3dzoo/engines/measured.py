@@ -1,24 +1,21 @@
 """The fastest engine of a CPU, measured once for a shape of clips and kept in the cache."""
 
-import hashlib
 import importlib.metadata
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from i3dzoo import measurements
 from i3dzoo.engines.choose import OnCpu
-from i3dzoo.errors import I3DZooError
-from i3dzoo.files import atomic_write, make_folder
-from i3dzoo.records import Record, read_json
+from i3dzoo.records import Record
 from i3dzoo.version import __version__
-from i3dzoo.zoo.registry import cache_dir
 
 SECONDS: Final = 2.0
 """A measurement starts no further round after this time; loading the engines comes before it."""
 
+_FOLDER: Final = "engines"  # of the cache
 _HOPELESS: Final = 3.0  # times as long as another engine in the first round
 _PACKAGES: Final = ("torch", "onnxruntime", "onnx", "openvino")
 
@@ -87,24 +84,15 @@ def cpu_name() -> str:
 
 def kept(setting: Setting) -> Measured | None:
     """Return the measurement of a setting, or None if there is none that can be read."""
-    try:
-        measured = read_json(_path(setting), Measured)
-    except I3DZooError:
+    measured = measurements.read(_FOLDER, setting, Measured)
+    if measured is None or not measured.seconds:
         return None
-    fits = measured.setting == setting and set(measured.seconds) <= set(setting.engines)
-    return measured if fits and measured.seconds else None
+    return measured if set(measured.seconds) <= set(setting.engines) else None
 
 
 def keep(measured: Measured) -> Path | None:
     """Write a measurement to the cache; return None if that cannot be written."""
-    path = _path(measured.setting)
-    try:
-        make_folder(path.parent)
-        with atomic_write(path) as file:
-            file.write(json.dumps(measured.to_dict(), indent=1).encode())
-    except I3DZooError:
-        return None
-    return path
+    return measurements.keep(_FOLDER, measured)
 
 
 def measure(
@@ -129,8 +117,3 @@ def _time(run: Callable[[], object], clock: Callable[[], float]) -> float:
     start = clock()
     run()
     return clock() - start
-
-
-def _path(setting: Setting) -> Path:
-    text = json.dumps(setting.to_dict(), sort_keys=True)
-    return cache_dir() / "engines" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"

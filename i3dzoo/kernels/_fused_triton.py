@@ -1,6 +1,16 @@
 """The Triton kernels of `i3dzoo.network.fused`; importing this module needs Triton.
 
 Activations are dense in the order [N, T, H, W, C], in half precision, and sums are float32.
+
+Tensors that are accessed in boxes come as descriptors of the host from Hopper on (DESCRIBED).
+Before that, they come as tuples of a pointer, the shape, and the strides but for the last one; for
+channels and strides, 8 numbers count as one. A kernel makes descriptors of them, which Triton turns
+into pointers. It would do so with those of the host too, but without knowing the strides, and with
+loads of single numbers.
+
+Products are of the weights and the transposed positions: the tensor cores of Hopper take the second
+factor from shared memory always, and the first one only if it was loaded as a matrix. As the first
+factor, a box of positions would go through registers.
 """
 
 import triton
@@ -8,17 +18,49 @@ import triton.language as tl
 
 
 @triton.jit
+def _boxes(x, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr, D: tl.constexpr, E: tl.constexpr,
+           DESCRIBED: tl.constexpr):  # fmt: skip
+    """Return the descriptor of a tensor of 5 axes, in boxes of A x B x C x D x E."""
+    if DESCRIBED:
+        boxes = x
+    else:
+        boxes = tl.make_tensor_descriptor(
+            x[0],
+            [x[1], x[2], x[3], x[4], x[5] * 8],
+            [tl.cast(x[6], tl.int64) * 8, tl.cast(x[7], tl.int64) * 8, x[8] * 8, x[9] * 8, 1],
+            [A, B, C, D, E],
+        )
+    return boxes
+
+
+@triton.jit
+def _matrix(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DESCRIBED: tl.constexpr):
+    """Return the descriptor of a matrix, in boxes of ROWS x COLUMNS."""
+    if DESCRIBED:
+        boxes = x
+    else:
+        boxes = tl.make_tensor_descriptor(
+            x[0],
+            [x[1], x[2] * 8],
+            [x[3] * 8, 1],
+            [ROWS, COLUMNS],
+        )
+    return boxes
+
+
+@triton.jit
 def windows(
-    x, y,
+    x, y, scale, shift,
     time, height, width, groups, blocks,
     stride_n, stride_c, stride_t, stride_h, stride_w,
     before_w,
-    CHANNELS: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """Write for every pair of outputs along W the 9 pixels that they see, as 32 numbers.
 
     What lies outside of the frame is 0. `y` is [N, T, H, groups, 32], of which 9 * CHANNELS numbers
-    are used. A program writes ROWS rows of a frame.
+    are used. A program writes ROWS rows of a frame. PIXELS p become `p * scale + shift`, with two
+    numbers for each channel.
     """
     pid = tl.program_id(0).to(tl.int64)  # of [N, T, blocks of rows]
     block, frame = pid % blocks, pid // blocks
@@ -30,13 +72,20 @@ def windows(
     w = 4 * group[:, None] - before_w + (lane // CHANNELS)[None, :]
     inside = (w >= 0) & (w < width) & used[None, :]
     kept = (group < groups)[:, None]
+    if PIXELS:
+        factor = tl.load(scale + c)[None, :]
+        summand = tl.load(shift + c)[None, :]
     first = block * ROWS
     line = x + n * stride_n + t * stride_t + first * stride_h
     line += (c * stride_c)[None, :] + w * stride_w
     out = y + (frame * height + first) * groups * 32 + group[:, None] * 32 + lane[None, :]
     for row in range(ROWS):
         is_row = first + row < height
-        value = tl.load(line, mask=inside & is_row, other=0.0)
+        if PIXELS:
+            pixel = tl.load(line, mask=inside & is_row, other=0)
+            value = tl.where(inside, pixel.to(tl.float32) * factor + summand, 0.0)
+        else:
+            value = tl.load(line, mask=inside & is_row, other=0.0)
         tl.store(out, value.to(y.dtype.element_ty), mask=kept & is_row)
         line += stride_h
         out += groups * 32
@@ -44,14 +93,14 @@ def windows(
 
 @triton.jit
 def _taps(
-    total, x, weight, row, n, t, h, w,
+    total, x, weight, first, n, t, h, w,
     times, TAPS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Add the products of times x TAPS neighbouring taps, whose weights begin at `row`."""
+    """Add the products of times x TAPS neighbouring taps, whose weights begin at `first`."""
     for tap in range(times * TAPS):
-        a = x.load([n, t + tap // TAPS, h + tap % TAPS, w, 0])
-        b = weight.load([row + tap * 32, 0])
-        total = tl.dot(tl.reshape(a, [ROWS, 32]), b, total)
+        a = weight.load([0, first + tap * 32])
+        b = x.load([n, t + tap // TAPS, h + tap % TAPS, w, 0])
+        total = tl.dot(a, tl.reshape(b, [ROWS, 32]).T, total)
     return total
 
 
@@ -64,15 +113,20 @@ def stem(
     times0, times1, H0: tl.constexpr, H1: tl.constexpr,
     FIRST_T0: tl.constexpr, FIRST_T1: tl.constexpr,
     FIRST_H0: tl.constexpr, FIRST_H1: tl.constexpr, HALF: tl.constexpr,
-    BT: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
+    BT: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     """Convolve windows [N, T, H, groups, 32] with 7x7x7 and stride 2; two outputs of 64 channels.
 
-    Descriptor `xij` has every second step from i and every second row from j. The taps that read
+    The boxes `xij` have every second step from i and every second row from j. The taps that read
     it are neighbours there: times0 and times1 along T, H0 and H1 along H, from FIRST_... on.
-    `weight` is a descriptor [49 * 32, 128] with the taps in this order; `y` is one of
-    [N, T', H', groups, 128].
+    `weight` is [128, 49 * 32] with the taps in this order; `y` is [N, T', H', groups, 128].
     """
+    x00 = _boxes(x00, 1, BT, BH, BW, 32, DESCRIBED)
+    x01 = _boxes(x01, 1, BT, BH, BW, 32, DESCRIBED)
+    x10 = _boxes(x10, 1, BT, BH, BW, 32, DESCRIBED)
+    x11 = _boxes(x11, 1, BT, BH, BW, 32, DESCRIBED)
+    y = _boxes(y, 1, BT, BH, BW, 128, DESCRIBED)
+    weight = _matrix(weight, 128, 32, DESCRIBED)
     pid = tl.program_id(0)
     w0 = (pid % tiles_w) * BW
     pid = pid // tiles_w
@@ -81,16 +135,16 @@ def stem(
     t0 = (pid % tiles_t) * BT
     n = pid // tiles_t
     ROWS: tl.constexpr = BT * BH * BW
-    total = tl.zeros([ROWS, 128], tl.float32)
+    total = tl.zeros([128, ROWS], tl.float32)
     total = _taps(total, x00, weight, 0, n, t0 + FIRST_T0, h0 + FIRST_H0, w0, times0, H0, ROWS)
-    row = times0 * H0 * 32
-    total = _taps(total, x01, weight, row, n, t0 + FIRST_T0, h0 + FIRST_H1, w0, times0, H1, ROWS)
-    row += times0 * H1 * 32
-    total = _taps(total, x10, weight, row, n, t0 + FIRST_T1, h0 + FIRST_H0, w0, times1, H0, ROWS)
-    row += times1 * H0 * 32
-    total = _taps(total, x11, weight, row, n, t0 + FIRST_T1, h0 + FIRST_H1, w0, times1, H1, ROWS)
-    total = tl.maximum(total + tl.load(bias + tl.arange(0, 128) % 64)[None, :], 0.0)
-    y.store([n, t0, h0, w0, 0], tl.reshape(total.to(HALF), [1, BT, BH, BW, 128]))
+    first = times0 * H0 * 32
+    total = _taps(total, x01, weight, first, n, t0 + FIRST_T0, h0 + FIRST_H1, w0, times0, H1, ROWS)
+    first += times0 * H1 * 32
+    total = _taps(total, x10, weight, first, n, t0 + FIRST_T1, h0 + FIRST_H0, w0, times1, H0, ROWS)
+    first += times1 * H0 * 32
+    total = _taps(total, x11, weight, first, n, t0 + FIRST_T1, h0 + FIRST_H1, w0, times1, H1, ROWS)
+    total = tl.maximum(total + tl.load(bias + tl.arange(0, 128) % 64)[:, None], 0.0)
+    y.store([n, t0, h0, w0, 0], tl.reshape(total.to(HALF).T, [1, BT, BH, BW, 128]))
 
 
 @triton.jit
@@ -172,15 +226,18 @@ def conv(
     tiles_t, tiles_h, tiles_w, tiles_c, blocks, split,
     TAPS: tl.constexpr, HALF: tl.constexpr,
     BN: tl.constexpr, BT: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     """Convolve with 3x3x3 (27 taps) or 1x1x1 (1 tap), stride 1 and SAME padding; add bias; ReLU.
 
-    `x`, `y` and `z` are descriptors [N, T, H, W, C] with boxes of [BN, BT, BH, BW, DEPTH] and
-    [BN, BT, BH, BW, COLUMNS]. What a box reads outside is 0, and what it writes there is dropped.
-    `weight` is a descriptor [TAPS * blocks * DEPTH, columns]. Columns before `split` go to `y`, the
+    `x`, `y` and `z` are [N, T, H, W, C]. What a box reads outside is 0, and what it writes there is
+    dropped. `weight` is [columns, TAPS * blocks * DEPTH]. Columns before `split` go to `y`, the
     others to `z`.
     """
+    x = _boxes(x, BN, BT, BH, BW, DEPTH, DESCRIBED)
+    y = _boxes(y, BN, BT, BH, BW, COLUMNS, DESCRIBED)
+    z = _boxes(z, BN, BT, BH, BW, COLUMNS, DESCRIBED)
+    weight = _matrix(weight, COLUMNS, DEPTH, DESCRIBED)
     pid = tl.program_id(0)
     first = (pid % tiles_c) * COLUMNS  # neighbouring programs read the same positions
     pid = pid // tiles_c
@@ -191,19 +248,19 @@ def conv(
     t0 = (pid % tiles_t) * BT
     n = pid // tiles_t * BN
     ROWS: tl.constexpr = BN * BT * BH * BW
-    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    total = tl.zeros([COLUMNS, ROWS], tl.float32)
     for step in range(TAPS * blocks):
         tap = step // blocks
         c = (step % blocks) * DEPTH
+        a = weight.load([first, step * DEPTH])
         if TAPS == 27:
             box = [n, t0 + tap // 9 - 1, h0 + tap // 3 % 3 - 1, w0 + tap % 3 - 1, c]
-            a = x.load(box)
+            b = x.load(box)
         else:
-            a = x.load([n, t0, h0, w0, c])
-        b = weight.load([step * DEPTH, first])
-        total = tl.dot(tl.reshape(a, [ROWS, DEPTH]), b, total)
-    total += tl.load(bias + first + tl.arange(0, COLUMNS))[None, :]
-    out = tl.maximum(total, 0.0).to(HALF)
+            b = x.load([n, t0, h0, w0, c])
+        total = tl.dot(a, tl.reshape(b, [ROWS, DEPTH]).T, total)
+    total += tl.load(bias + first + tl.arange(0, COLUMNS))[:, None]
+    out = tl.maximum(total, 0.0).to(HALF).T
     out = tl.reshape(out, [BN, BT, BH, BW, COLUMNS])
     if first < split:
         y.store([n, t0, h0, w0, first], out)

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from i3dzoo.kernels.tiles import Tile, find_tile
+from i3dzoo.errors import InputTypeError
+from i3dzoo.kernels.tiles import TIMED, Table, Tile, find_tile
 from i3dzoo.network.architecture import (
     BLOCKS,
     ENDPOINTS,
@@ -33,15 +34,19 @@ from i3dzoo.network.architecture import (
     output_size,
     pad_axis,
 )
-from i3dzoo.network.bias_correction import expected_inputs
 
 LOGITS: Final = "logits"
 """Name of the output [N, steps, classes] among those of `FusedI3D`."""
 
+MINIMUM: Final = (8, 0)
+"""The least compute capability of a GPU."""
+
 GRAPHS: Final = 4
 """How many shapes keep a CUDA graph and buffers."""
 
-_WINDOW: Final = 32  # numbers of a window; 9 pixels of 3 channels are 27
+WINDOW: Final = 32
+"""Numbers of a window; 9 pixels of 3 channels are 27."""
+
 _GROUPS: Final = 64
 _ROWS: Final = 8  # rows of windows that a program writes
 _COPIED: Final = 2  # up to so many clips are copied, to begin with one launch instead of two
@@ -49,22 +54,24 @@ _CHUNK: Final = 8  # steps of a pool that a program computes
 _ALIGN: Final = 64  # of the first columns of the second destination
 
 Tensors = Mapping[str, Tensor]
+Pixels = tuple[Sequence[float], Sequence[float]]
+"""Scale and shift of each channel: a pixel p becomes `p * scale + shift`."""
 
 
 @functools.cache
 def can_fuse(device: torch.device) -> bool:
-    """Whether `FusedI3D` runs on a device: an NVIDIA GPU from Hopper on, with Triton."""
+    """Whether `FusedI3D` runs on a device: an NVIDIA GPU from Ampere on, with Triton."""
     # the numbers of AMD's GPUs are not those of NVIDIA's
     if device.type != "cuda" or torch.version.hip is not None:
         return False
-    if torch.cuda.get_device_capability(device) < (9, 0):
+    if torch.cuda.get_device_capability(device) < MINIMUM:
         return False
     return importlib.util.find_spec("triton") is not None
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A folded convolution: weight [taps, channels, columns], and bias [columns]."""
+    """A folded convolution: weight [columns, taps, channels], and bias [columns]."""
 
     name: str
     taps: int
@@ -74,10 +81,10 @@ class _Layer:
     cache: dict[int, Tensor] = field(default_factory=dict)
 
     def packed(self, depth: int) -> Tensor:
-        """Return the weight [taps * channels, columns]; channels are a multiple of `depth`."""
+        """Return the weight [columns, taps * channels]; channels are a multiple of `depth`."""
         if depth not in self.cache:
-            weight = F.pad(self.weight, (0, 0, 0, -self.weight.shape[1] % depth))
-            self.cache[depth] = weight.flatten(0, 1).contiguous()
+            weight = F.pad(self.weight, (0, -self.weight.shape[2] % depth))
+            self.cache[depth] = weight.flatten(1).contiguous()
         return self.cache[depth]
 
 
@@ -89,6 +96,8 @@ class FusedI3D:
         variant: BatchNorm epsilon, padding and pooling.
         device: An NVIDIA GPU that `can_fuse` accepts, or a CPU with Triton's interpreter.
         dtype: `torch.float16` or `torch.bfloat16`, of weights and activations; sums are float32.
+        pixels: How clips of uint8 are normalised; without it, they are refused.
+        tiles: What the programs of each layer compute; see `i3dzoo.kernels.tiles`.
     """
 
     def __init__(
@@ -97,13 +106,16 @@ class FusedI3D:
         variant: Variant,
         device: torch.device,
         dtype: torch.dtype = torch.float16,
+        pixels: Pixels | None = None,
+        tiles: Table = TIMED,
     ) -> None:
-        self.variant, self.device, self.dtype = variant, device, dtype
+        self.variant, self.device, self.dtype, self.tiles = variant, device, dtype, tiles
+        self._pixels = pixels and torch.tensor(pixels, dtype=torch.float32, device=device)
+        # boxes of the hardware, from Hopper on
+        self._described = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9,)
         self._sides = [_new_stream(device) for _ in range(2)]
         self._tensors = tensors
         self.channels = tensors[f"{STEM[0].name}.conv.weight"].shape[1]
-        means = expected_inputs({name: tensor.cpu().numpy() for name, tensor in tensors.items()})
-        self._mean_inputs = {name: torch.from_numpy(mean) for name, mean in means.items()}
         self._stem_weight, self._stem_bias = self._fold_stem()
         self._stem_weights: dict[tuple[int, ...], Tensor] = {}
         self._layers: dict[str, _Layer] = {}
@@ -118,17 +130,23 @@ class FusedI3D:
         if HEAD_WEIGHT in tensors:
             weight = tensors[HEAD_WEIGHT].float().flatten(1).to(device)
             self._head = weight, tensors[HEAD_BIAS].float().to(device)
-        del self._tensors, self._mean_inputs
+        del self._tensors
         self._graphs: OrderedDict[Any, _Graph] = OrderedDict()
 
     def __call__(self, x: Tensor, wanted: Collection[str] = (LOGITS,)) -> dict[str, Tensor]:
         """Run clips.
 
         Args:
-            x: Floats [N, C, T, H, W] on the device, of any strides; T is at least 9.
+            x: Floats, or pixels as uint8, [N, C, T, H, W] on the device, of any strides; T is at
+                least 9.
             wanted: `logits` [N, steps, classes], `pooled` [N, 1024], both float32, and endpoints
                 [N, C', T', H', W'] in half precision.
+
+        Raises:
+            InputTypeError: The clips are uint8, and there is no normalisation.
         """
+        if x.dtype == torch.uint8 and self._pixels is None:
+            raise InputTypeError("the clips are uint8; expected floats, or a normalisation of them")
         if self.device.type == "cpu":
             windows = self._empty_windows(x)
             self._windows(x, windows)
@@ -167,7 +185,7 @@ class FusedI3D:
     def _empty_windows(self, x: Tensor) -> Tensor:
         count, _, time, height, width = x.shape
         groups = -(-self._stem_size(width) // 2)
-        return self._empty(count, time, height, groups, _WINDOW)
+        return self._empty(count, time, height, groups, WINDOW)
 
     def _run(
         self, windows: Tensor, shape: Sequence[int], wanted: frozenset[str]
@@ -205,22 +223,22 @@ class FusedI3D:
         groups = windows.shape[3]
         blocks = -(-height // _ROWS)
         grid = (x.shape[0] * time * blocks, -(-groups // _GROUPS))
+        is_pixels = x.dtype == torch.uint8
+        scale, shift = (None, None) if self._pixels is None else self._pixels
         with self._current_device():
             _fused_triton.windows[grid](
-                x, windows, time, height, width, groups, blocks, *x.stride(), before, channels,
-                _ROWS, _GROUPS, num_warps=4,
+                x, windows, scale, shift, time, height, width, groups, blocks, *x.stride(), before,
+                channels, _ROWS, _GROUPS, is_pixels, num_warps=4,
             )  # fmt: skip
 
     def _stem_size(self, size: int) -> int:
         return output_size(self.variant.padding, size, STEM[0].kernel, 2, pool=False)
 
     def _stem(self, windows: Tensor, shape: Sequence[int]) -> Tensor:
-        tile = find_tile(STEM[0].name, STEM[0].kernel ** 3, windows.shape)
+        tile = find_tile(STEM[0].name, windows.shape, self.tiles)
         return self._launch_stem(tile, windows, shape)
 
     def _launch_stem(self, tile: Tile, windows: Tensor, shape: Sequence[int]) -> Tensor:
-        from triton.tools.tensor_descriptor import TensorDescriptor
-
         from i3dzoo.kernels import _fused_triton
 
         count, groups = windows.shape[0], windows.shape[3]
@@ -233,18 +251,12 @@ class FusedI3D:
         parts = []
         for first in ((0, 0), (0, 1), (1, 0), (1, 1)):
             part = windows[:, first[0] :: 2, first[1] :: 2]
-            parts.append(
-                TensorDescriptor(part, list(part.shape), list(part.stride()), [*box, _WINDOW])
-            )
+            parts.append(self._boxes(part, part.shape, part.stride(), [*box, WINDOW]))
         pairs = y.view(count, *sizes[:2], groups, -1)
-        output = TensorDescriptor(
-            pairs, list(pairs.shape), list(pairs.stride()), [*box, pairs.shape[4]]
-        )
+        output = self._boxes(pairs, pairs.shape, pairs.stride(), [*box, pairs.shape[4]])
         orders = [_by_parity(edge) for edge in before]
         weight = self._stem_of(orders)
-        weights = TensorDescriptor(
-            weight, list(weight.shape), list(weight.stride()), [_WINDOW, weight.shape[1]]
-        )
+        weights = self._boxes(weight, weight.shape, weight.stride(), [weight.shape[0], WINDOW])
         tiles = [-(-size // edge) for size, edge in zip((*sizes[:2], groups), box[1:], strict=True)]
         counts = [len(part) for order in orders for part in order]
         firsts = [
@@ -256,7 +268,7 @@ class FusedI3D:
             _fused_triton.stem[(count * tiles[0] * tiles[1] * tiles[2],)](
                 *parts, weights, self._stem_bias, output, *tiles, *counts, *firsts,
                 self._half,
-                *box[1:], num_warps=tile.warps, num_stages=tile.stages,
+                *box[1:], self._described, num_warps=tile.warps, num_stages=tile.stages,
             )  # fmt: skip
         return y[:, :, :, : sizes[2]]
 
@@ -265,8 +277,8 @@ class FusedI3D:
         taps = [t * 7 + h for times in orders[0] for rows in orders[1] for t in times for h in rows]
         key = tuple(taps)
         if key not in self._stem_weights:
-            weight = self._stem_weight.view(49, _WINDOW, -1)
-            self._stem_weights[key] = weight[taps].flatten(0, 1).contiguous()
+            weight = self._stem_weight.view(-1, 49, WINDOW)
+            self._stem_weights[key] = weight[:, taps].flatten(1).contiguous()
         return self._stem_weights[key]
 
     @property
@@ -316,18 +328,27 @@ class FusedI3D:
         return y
 
     def _conv(self, layer: _Layer, x: Tensor, y: Tensor, z: Tensor | None = None) -> None:
-        self._launch(layer, find_tile(layer.name, layer.taps, x.shape), x, y, z)
+        self._launch(layer, find_tile(layer.name, x.shape, self.tiles), x, y, z)
+
+    def _boxes(
+        self, tensor: Tensor, shape: Sequence[int], strides: Sequence[int], box: Sequence[int]
+    ) -> Any:
+        """Return what the kernels take for a tensor that they access in boxes."""
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        if self._described:
+            return TensorDescriptor(tensor, list(shape), list(strides), list(box))
+        *positions, channels = shape
+        return (tensor, *positions, channels // 8, *(stride // 8 for stride in strides[:-1]))
 
     def _launch(
         self, layer: _Layer, tile: Tile, x: Tensor, y: Tensor, z: Tensor | None = None
     ) -> None:
-        from triton.tools.tensor_descriptor import TensorDescriptor
-
         from i3dzoo.kernels import _fused_triton
 
         box = list(tile[:4])
 
-        def descriptor(tensor: Tensor, depth: int) -> TensorDescriptor:
+        def boxes(tensor: Tensor, depth: int) -> tuple[list[int], Any]:
             pitch = tensor.stride(3)
             *positions, channels = tensor.shape
             if layer.taps == 1:  # positions need no neighbours, so they are one axis
@@ -335,24 +356,23 @@ class FusedI3D:
             strides = [pitch]
             for size in positions[:0:-1]:
                 strides.insert(0, strides[0] * size)
-            return TensorDescriptor(tensor, [*positions, channels], [*strides, 1], [*box, depth])
+            shape, steps = [*positions, channels], [*strides, 1]
+            return positions, self._boxes(tensor, shape, steps, [*box, depth])
 
-        z = y if z is None else z
-        source = descriptor(x, tile.depth)
+        positions, source = boxes(x, tile.depth)
         packed = layer.packed(tile.depth)
-        weight = TensorDescriptor(
-            packed, list(packed.shape), list(packed.stride()), [tile.depth, tile.columns]
-        )
-        tiles = [-(-size // edge) for size, edge in zip(source.shape[:4], box, strict=True)]
-        columns = -(-packed.shape[1] // tile.columns)
-        blocks = packed.shape[0] // (layer.taps * tile.depth)
+        weight = self._boxes(packed, packed.shape, packed.stride(), [tile.columns, tile.depth])
+        first = boxes(y, tile.columns)[1]
+        second = first if z is None else boxes(z, tile.columns)[1]
+        tiles = [-(-size // edge) for size, edge in zip(positions, box, strict=True)]
+        columns = -(-packed.shape[0] // tile.columns)
+        blocks = packed.shape[1] // (layer.taps * tile.depth)
         grid = (math.prod(tiles) * columns,)
         with self._current_device():
             _fused_triton.conv[grid](
-                source, weight, layer.bias, descriptor(y, tile.columns),
-                descriptor(z, tile.columns), *tiles[1:], columns, blocks, layer.split,
-                layer.taps, self._half, *box, tile.columns, tile.depth,
-                num_warps=tile.warps, num_stages=tile.stages,
+                source, weight, layer.bias, first, second, *tiles[1:], columns, blocks,
+                layer.split, layer.taps, self._half, *box, tile.columns, tile.depth,
+                self._described, num_warps=tile.warps, num_stages=tile.stages,
             )  # fmt: skip
 
     def _average(self, x: Tensor) -> Tensor:
@@ -375,32 +395,26 @@ class FusedI3D:
         return torch.empty(shape, dtype=self.dtype, device=self.device)
 
     def _folded(self, unit: Unit) -> tuple[Tensor, Tensor]:
-        """Return the weight [out, in, k, k, k] and bias of a unit, float64, BatchNorm folded.
-
-        The bias makes up for what rounding the weight does to the mean of the outputs.
-        """
+        """Return the weight [out, in, k, k, k] and bias of a unit, float64, BatchNorm folded."""
         weight = self._tensors[f"{unit.name}.conv.weight"].double().cpu()
         gamma, beta, mean, variance = (
             self._tensors[f"{unit.name}.bn.{part}"].double().cpu()
             for part in ("weight", "bias", "running_mean", "running_var")
         )
         scale = gamma / (variance + self.variant.epsilon).sqrt()
-        weight = weight * scale.view(-1, 1, 1, 1, 1)
-        lost = (weight - weight.to(self.dtype).double()).sum((2, 3, 4))
-        return weight, beta - mean * scale + lost @ self._mean_inputs[unit.name]
+        return weight * scale.view(-1, 1, 1, 1, 1), beta - mean * scale
 
     def _fold_stem(self) -> tuple[Tensor, Tensor]:
-        """Return the weight [49 * 32, 128] for windows of 9 pixels, and the bias [64]."""
+        """Return the weight [128, 49 * 32] for windows of 9 pixels, and the bias [64]."""
         weight, bias = self._folded(STEM[0])
         out, channels = weight.shape[:2]
-        packed = weight.new_zeros(7, 7, _WINDOW, 2, out)
+        packed = weight.new_zeros(2, out, 7, 7, WINDOW)
         for number in range(2):
             for tap in range(7):
                 first = (tap + 2 * number) * channels
-                packed[:, :, first : first + channels, number] = weight[..., tap].permute(
-                    2, 3, 1, 0
-                )
-        packed = packed.reshape(49 * _WINDOW, 2 * out)
+                taps = weight[..., tap].permute(0, 2, 3, 1)
+                packed[number, ..., first : first + channels] = taps
+        packed = packed.view(2 * out, 49 * WINDOW)
         return packed.to(self.device, self.dtype), bias.float().to(self.device)
 
     def _add(self, name: str, *groups: list[Unit]) -> None:
@@ -411,15 +425,15 @@ class FusedI3D:
             parts = [self._folded(unit) for unit in units]
             weight = torch.cat([part[0] for part in parts]).flatten(2)  # [out, in, taps]
             pad = -len(weight) % _ALIGN
-            weights.append(F.pad(weight, (0, 0, 0, 0, 0, pad)).permute(2, 1, 0))
+            weights.append(F.pad(weight, (0, 0, 0, 0, 0, pad)).transpose(1, 2))
             biases.append(F.pad(torch.cat([part[1] for part in parts]), (0, pad)))
-            split = split or weights[0].shape[2]
+            split = split or len(weights[0])
         bias = torch.cat(biases)
         self._layers[name] = _Layer(
             name,
             taps,
             split,
-            torch.cat(weights, 2).to(self.device, self.dtype),
+            torch.cat(weights).to(self.device, self.dtype),
             F.pad(bias, (0, 256 - len(bias) % 256)).float().to(self.device),
         )
 

@@ -22,7 +22,10 @@ Kind = Literal["model", "download", "hub", "frames", "other"]
 _CONFIG_BYTES: Final = 1 << 20
 _MODELS: Final = "models--"  # what the Hub's cache puts before the name of a repository of weights
 _KNOWN: Final = frozenset({"models", "downloads", "locks"})  # folders of the zoo's cache
-_LOSSES: Final = {"engines": "the fastest engine of each model is measured again"}
+_LOSSES: Final = {
+    "engines": "the fastest engine of each model is measured again",
+    "tiles": "the engine fused is tuned again for this GPU",
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def find_entries(names: Iterable[str]) -> list[Entry]:
             others = {path.name for path in others_in_hub_cache()}
             hint = "; the Hub's cache has it, but not from i3dzoo: use hf cache rm"
             raise UnknownNameError(
-                f"{name}: nothing in the cache has this name"
+                f"{name}: nothing of this name is kept"
                 f"{hint if _MODELS + plain.replace('/', '--') in others else f'; found {known}'}"
             )
         found += matches
@@ -116,7 +119,7 @@ def _of_zoo() -> Iterator[Entry]:
     root = zoo.cache_dir()
     for path in _children(root / "models"):
         if path.suffix == ".safetensors" and not path.name.startswith("."):
-            loss = "a file that is not a zoo model"
+            loss = "a file that is not of the zoo"
             if path.stem in zoo.names():
                 source = zoo.manifest(path.stem).sources[0]
                 loss = f"a download of {source.total_size / 1e6:.0f} MB ({source.title})"
@@ -126,7 +129,7 @@ def _of_zoo() -> Iterator[Entry]:
         yield Entry("download", path.name, path, root, size_of(path), loss)
     for path in _children(root):
         if path.name not in _KNOWN and not path.name.startswith("."):
-            loss = _LOSSES.get(path.name, "files of another version of i3dzoo")
+            loss = _LOSSES.get(path.name, "what another version of i3dzoo made")
             yield Entry("other", path.name, path, root, size_of(path), loss)
 
 

@@ -4,14 +4,18 @@
 """
 
 import importlib.util
+import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from i3dzoo.errors import InputTypeError
+from i3dzoo.kernels.tiles import Tile
 from i3dzoo.network.architecture import (
     DEEPMIND,
     POOLS,
@@ -23,14 +27,19 @@ from i3dzoo.network.architecture import (
     output_size,
     pad_axis,
 )
-from i3dzoo.network.fused import FusedI3D, can_fuse
+from i3dzoo.network.fused import FusedI3D, Pixels, can_fuse
+from i3dzoo.network.tile_search import TileSearch
+from i3dzoo.progress import SILENT
 
 GPU = torch.cuda.is_available() and can_fuse(torch.device("cuda"))
 INTERPRETER = importlib.util.find_spec("triton") and os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cuda" if GPU else "cpu")
+DESCRIBED = [False]  # as on GPUs before Hopper
+if not GPU or torch.cuda.get_device_capability() >= (9, 0):
+    DESCRIBED.append(True)
 KERNELS = sorted({*POOLS.values(), ((3, 3, 3), (1, 1, 1))})
 pytestmark = [
-    pytest.mark.skipif(not (GPU or INTERPRETER), reason="there is no Hopper GPU; make kernels"),
+    pytest.mark.skipif(not (GPU or INTERPRETER), reason="there is no such GPU; make kernels"),
     pytest.mark.gpu,
     # of the interpreter
     pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),
@@ -50,8 +59,10 @@ def tensors_of(channels: int) -> dict[str, Tensor]:
 class Poisoned(FusedI3D):
     """A network whose buffers are NaN until a kernel writes them."""
 
-    def __init__(self, padding: Padding = "same", channels: int = 3) -> None:
-        super().__init__(tensors_of(channels), Variant(padding=padding), DEVICE)
+    def __init__(
+        self, padding: Padding = "same", channels: int = 3, pixels: Pixels | None = None
+    ) -> None:
+        super().__init__(tensors_of(channels), Variant(padding=padding), DEVICE, pixels=pixels)
 
     def _empty(self, *shape: int) -> Tensor:
         return super()._empty(*shape).fill_(torch.nan)
@@ -59,8 +70,9 @@ class Poisoned(FusedI3D):
     def run_conv(self, x: Tensor, groups: Sequence[Sequence[Unit]], outputs: list[Tensor]) -> None:
         """Run a layer of other units than the network's; x and outputs are [N, T, H, W, C]."""
         self._tensors = self.weights = weights_of([unit for group in groups for unit in group])
-        self._add("another layer", *map(list, groups))
-        self._conv(self._layers["another layer"], x, *outputs)
+        name = "another layer " + "x".join(3 * [str(groups[0][0].kernel)])
+        self._add(name, *map(list, groups))
+        self._conv(self._layers[name], x, *outputs)
 
 
 @pytest.fixture(scope="module")
@@ -107,18 +119,19 @@ def clip(channels: int, size: Sequence[int], batch: int = 1) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("channels", "padding", "size", "batch"),
+    ("channels", "padding", "size", "batch", "described"),
     [
-        (3, "same", (9, 10, 13), 1),
-        (2, "symmetric", (3, 9, 12), 2),
-        (3, "ceil", (4, 17, 11), 1),
+        (3, "same", (9, 10, 13), 1, False),
+        (2, "symmetric", (3, 9, 12), 2, DESCRIBED[-1]),
+        (3, "ceil", (4, 17, 11), 1, DESCRIBED[-1]),
     ],
 )
 def test_first_convolution(
-    channels: int, padding: Padding, size: tuple[int, int, int], batch: int
+    channels: int, padding: Padding, size: tuple[int, int, int], batch: int, described: bool
 ) -> None:
     """Windows of float32, float16 and other strides, and the convolution of them."""
     network = Poisoned(padding, channels)
+    network._described = described
     x = clip(channels, size, batch)
     pads = [side for n in reversed(size) for side in pad_axis(padding, n, 7, 2, pool=False)]
     expected = reference(F.pad(x, pads), tensors_of(channels), STEM[0], stride=2)
@@ -128,6 +141,61 @@ def test_first_convolution(
         network._windows(same, windows)
         assert torch.isfinite(windows).all()
         check(network._stem(windows, size), expected)
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_windows_of_pixels(channels: int) -> None:
+    """Pixels of uint8 in any order are normalised by channel; what is outside of a frame is 0."""
+    means, stds = [0.5, 0.456, 0.406][:channels], [0.5, 0.224, 0.225][:channels]
+    scale = [1 / (255 * std) for std in stds]
+    shift = [-mean / std for mean, std in zip(means, stds, strict=True)]
+    network = Poisoned(channels=channels, pixels=(scale, shift))
+    pixels = torch.randint(0, 256, (2, 3, 9, 13, channels), dtype=torch.uint8, device=DEVICE)
+    x = pixels.permute(0, 4, 1, 2, 3)
+    mean, std = (torch.tensor(n, device=DEVICE).view(-1, 1, 1, 1) for n in (means, stds))
+    values = (x.float() / 255 - mean) / std
+    windows, expected = network._empty_windows(x), network._empty_windows(values)
+    network._windows(x, windows)
+    network._windows(values, expected)
+    assert torch.equal(windows == 0, expected == 0)
+    assert float((windows - expected).abs().max()) <= 2e-3  # one rounding of a number below 4
+    with pytest.raises(InputTypeError, match="uint8"):
+        Poisoned(channels=channels)(x)
+
+
+def test_tile_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fastest tile is taken of those that are right; there must be one."""
+    name = "Mixed_4b.Branch_2.Conv3d_0b_3x3"
+    search = TileSearch(tensors_of(3), DEEPMIND, DEVICE)
+    search._best, search._deadline, search._done, search._progress = {}, math.inf, 0, SILENT
+    x = clip(16, (2, 3, 4)).permute(0, 2, 3, 4, 1).half().contiguous()
+    tiles = search._candidates(name, x.shape, None)
+    assert len(tiles) >= 3
+    launch = search._launch
+
+    def launch_some(layer: Any, tile: Tile, x: Tensor, y: Tensor, z: Tensor | None = None) -> None:
+        launch(layer, tiles[0], x, y, z)  # all take as long
+        if tile in wrong:
+            y[0, 0, 0, 0] += 1
+        if tile == tiles[1]:
+            raise ValueError("too much shared memory")
+
+    def take_time(run: Any) -> float:
+        tried.append(run)
+        return float(len(tried))
+
+    monkeypatch.setattr(search, "_launch", launch_some)
+    monkeypatch.setattr(search, "_time", take_time)
+    tried: list[Any] = []
+    wrong = {tiles[-1]}
+    y = search._empty(*x.shape[:4], 48)
+    search._conv(search._layers[name], x, y)
+    assert len(tried) == len(tiles) - 2
+    assert search._best[name] == tiles[0]
+    assert y.isfinite().all()
+    wrong = set(tiles)
+    with pytest.raises(RuntimeError, match="no tile of Mixed_4b"):
+        search._conv(search._layers[name], x, y)
 
 
 @pytest.mark.parametrize(
@@ -171,12 +239,14 @@ def test_pool_keeps_nan(fused: Poisoned) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "channels", "outputs", "size", "batch"),
+    ("kernel", "channels", "outputs", "size", "batch", "described"),
     [
-        (3, 24, 40, (3, 5, 6), 1),  # channels that are no multiple of 16
-        (3, 104, 72, (2, 3, 9), 2),
-        (3, 16, 136, (5, 2, 1), 4),
-        (1, 40, 24, (3, 3, 5), 1),
+        (3, 24, 40, (3, 5, 6), 1, DESCRIBED[-1]),  # channels that are no multiple of 16
+        (3, 24, 40, (3, 5, 6), 1, False),
+        (3, 104, 72, (2, 3, 9), 2, DESCRIBED[-1]),
+        (3, 16, 136, (5, 2, 1), 4, False),
+        (1, 40, 24, (3, 3, 5), 1, DESCRIBED[-1]),
+        (1, 40, 24, (3, 3, 5), 1, False),
     ],
 )
 def test_convolution(
@@ -186,8 +256,10 @@ def test_convolution(
     outputs: int,
     size: tuple[int, int, int],
     batch: int,
+    described: bool,
 ) -> None:
     """A convolution reads and writes slices of wider tensors, and nothing beside them."""
+    fused._described = described
     unit = Unit("unit", channels, outputs, kernel)
     wide = torch.full((batch, *size, channels + 16), torch.nan, dtype=torch.float16, device=DEVICE)
     x = wide[..., 8 : 8 + channels]
@@ -201,8 +273,10 @@ def test_convolution(
     assert buffer[..., 16 + outputs :].isnan().all()
 
 
-def test_two_destinations(fused: Poisoned) -> None:
+@pytest.mark.parametrize("described", DESCRIBED)
+def test_two_destinations(fused: Poisoned, described: bool) -> None:
     """One product writes the units of a block that read the same input to two tensors."""
+    fused._described = described
     units = [Unit("a", 48, 40, 1), Unit("b", 48, 24, 1), Unit("c", 48, 8, 1)]
     size = (2, 3, 5)
     x = clip(48, size).permute(0, 2, 3, 4, 1).half().contiguous()

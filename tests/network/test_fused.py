@@ -14,7 +14,7 @@ from torch import Tensor
 from i3dzoo.checkpoints.checkpoint import Checkpoint
 from i3dzoo.engines.fused import FusedEngine
 from i3dzoo.errors import OptionError, ShapeError
-from i3dzoo.kernels.tiles import find_tile
+from i3dzoo.kernels.tiles import candidates, find_tile, known_tiles
 from i3dzoo.network.architecture import DEEPMIND, ENDPOINTS, POOLED, UNITS, Variant
 from i3dzoo.network.fused import GRAPHS, LOGITS, FusedI3D, can_fuse
 from i3dzoo.network.i3d import I3D
@@ -25,7 +25,7 @@ INTERPRETER = importlib.util.find_spec("triton") and os.environ.get("TRITON_INTE
 DEVICE = torch.device("cuda" if GPU else "cpu")
 OTHER = Variant(epsilon=1e-5, padding="symmetric", pooling="global")
 CEIL = Variant(padding="ceil", pooling="global")
-RUNS = pytest.mark.skipif(not (GPU or INTERPRETER), reason="there is no Hopper GPU")
+RUNS = pytest.mark.skipif(not (GPU or INTERPRETER), reason="there is no such GPU")
 SIZES = [(1, 9, 18, 21)] if not GPU else [(1, 9, 32, 32), (3, 17, 45, 58), (2, 16, 225, 230)]
 
 
@@ -74,7 +74,7 @@ def test_every_endpoint(channels: int, variant: Variant, size: tuple[int, ...]) 
                 assert error(outputs[name], expected[name]) < 3e-3, name
 
 
-@pytest.mark.skipif(not GPU, reason="there is no Hopper GPU")
+@pytest.mark.skipif(not GPU, reason="there is no such GPU")
 @pytest.mark.gpu
 def test_graphs_of_other_shapes_are_dropped() -> None:
     """Results stay the same when more shapes come than there are graphs."""
@@ -94,12 +94,13 @@ def test_every_layer_has_a_measured_tile() -> None:
     """The table has a tile for each convolution, for one clip and for eight."""
     names = {unit.name for unit in UNITS if unit.kernel == 3}
     for count in (1, 8):
-        default = find_tile("another layer", 27, (count, 16, 14, 14, 96))
         for name in names:
-            tile = find_tile(name, 27, (count, 16, 14, 14, 96))
-            assert tile.columns % 16 == 0
+            tile = find_tile(name, (count, 16, 14, 14, 96))
+            assert tile.columns % 64 == 0
             assert tile.depth % 32 == 0
-        assert default.columns == 64
+            tiles = candidates(name, (count, 16, 14, 14, 96), None, 99 << 10)
+            assert find_tile(name, (count, 16, 14, 14, 96), {"1": {}, "8": {}}) == tiles[0]
+            assert set(tiles) <= known_tiles()
 
 
 @pytest.mark.skipif(GPU, reason="there is a GPU")
