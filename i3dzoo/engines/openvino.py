@@ -1,5 +1,6 @@
 """Run checkpoints and ONNX models in OpenVINO, on CPUs."""
 
+import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -54,12 +55,12 @@ class OpenVINOEngine(ExportedEngine):
         threads: int | None = None,
         precision: Precision = "fp32",
     ) -> None:
-        core = openvino.Core()
-        check_precision(core, precision)
+        check_precision(precision)
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _ELEMENTS[precision]}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
+            core = find_core()
             self._model = core.compile_model(core.read_model(model), "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
             raise FormatError(f"{where}: OpenVINO cannot compile it: {_line(error)}") from error
@@ -118,21 +119,31 @@ class OpenVINOEngine(ExportedEngine):
         return map(self.run, batches)
 
 
-def check_precision(core: Any, precision: Precision) -> None:
+@functools.cache
+def find_core() -> Any:
+    """Return OpenVINO's runtime, which is kept until the process ends.
+
+    OpenVINO gives the thread that first uses a CPU a stack for signals, and frees it with its
+    runtime. If another thread does that, such as by garbage collection, the next signal ends the
+    process, be it Ctrl-C or the end of a child.
+    """
+    return openvino.Core()
+
+
+def check_precision(precision: Precision) -> None:
     """Check that OpenVINO computes in a precision on this CPU, rather than in another one."""
     if precision not in _ELEMENTS:
         raise OptionError(f"the engine openvino computes in fp32 or bf16, not in {precision}")
-    if precision == "bf16" and not has_bf16(core):
+    if precision == "bf16" and not has_bf16():
         raise OptionError(
             "this CPU has no instructions for bfloat16 that OpenVINO uses (AVX512_BF16 or AMX), so "
             "it would compute in float32; leave --precision bf16 out"
         )
 
 
-def has_bf16(core: Any = None) -> bool:
+def has_bf16() -> bool:
     """Whether OpenVINO computes in bfloat16 on this CPU."""
-    core = core or openvino.Core()
-    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in find_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _largest(axis: Any) -> float:

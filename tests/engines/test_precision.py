@@ -1,6 +1,8 @@
 """Precisions, engine by engine; every engine of a checkpoint returns the same numbers."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,23 @@ def test_engines_agree(rgb: Checkpoint, rgb_file: Path, name: Any) -> None:
         engine.check_endpoint("Mixed_9z")
     with pytest.raises(ShapeError, match=r"input_rgb has shape \[1, 2, 16, 32, 32\]"):
         engine.step_logits(clips(1, 16, 32, 32)[:, :2])
+
+
+def test_signals_after_openvino(rgb_file: Path) -> None:
+    """An engine of OpenVINO that another thread drops leaves signals as they were."""
+    code = """
+import gc, signal, sys, threading
+from i3dzoo.engines.base import load_engine
+engines = [load_engine(sys.argv[1], "openvino", "cpu")]
+thread = threading.Thread(target=lambda: (engines.clear(), gc.collect()))
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+    words = [sys.executable, "-c", code, rgb_file]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr
 
 
 def test_openvino_runs_exports(rgb: Checkpoint, tmp_path: Path) -> None:
