@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -229,8 +230,10 @@ def read_all(master: int) -> str:
     return shown.decode()
 
 
-def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal, progress is a bar with bytes, and remarks stay above it."""
+@pytest.mark.parametrize("no_color", [False, True])
+def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
+    """On a terminal, progress is a bar with bytes and the time left, and remarks stay above it."""
+    monkeypatch.setenv("NO_COLOR", "1") if no_color else monkeypatch.delenv("NO_COLOR", False)
     pty = pytest.importorskip("pty")
     master, slave = pty.openpty()
     monkeypatch.setenv("TERM", "xterm")
@@ -247,6 +250,8 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a [remark]" in shown
     assert "weights.bin" in shown
     assert "2.0/2.0 MB" in shown
+    assert "0:00:00" in shown
+    assert (re.search(r"\x1b\[[0-9;]*3[0-9]", shown) is None) is no_color
 
 
 @pytest.mark.network
