@@ -1,4 +1,4 @@
-"""Name the architecture of a file that is no I3D network, by names that its networks have.
+"""Name the architecture of a file that is not an I3D network, by the names of its tensors.
 
 `converters/other/architectures.toml` lists the names.
 """

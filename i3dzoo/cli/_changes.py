@@ -33,7 +33,7 @@ _OPTIONS = (
         metavar="SET|FILE",
         type=LABELS,
         help="Classes of the new head: a label set such as hmdb51 or ucf101, or a file of "
-        "names (one a line, classInd.txt, CSV or JSON).",
+        "names (one per line, classInd.txt, CSV or JSON).",
     ),
     click.option(
         "--head",

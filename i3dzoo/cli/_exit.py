@@ -29,7 +29,7 @@ EXIT_CODES: Final = {
 
 _HELP: Final = frozenset({"-h", "--help", "--version"})
 
-# Errors of the machine, which are no bugs, and which the system explains well.
+# Errors of the machine rather than bugs, which the system explains well.
 _OF_THE_SYSTEM: Final = frozenset(
     {
         errno.EACCES,

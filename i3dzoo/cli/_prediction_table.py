@@ -28,7 +28,7 @@ def check_table(path: Path, force: bool = False) -> None:
 def write_table(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
     """Write the documents of the videos.
 
-    JSON lines has one document a line. CSV has a line for each class of a video, best first; with
+    JSON lines has one document per line. CSV has a line for each class of a video, best first; with
     a timeline, for each segment, with its start and end; and one line for a video that failed.
     """
     if path.suffix.lower() == ".csv":

@@ -159,7 +159,7 @@ def _configure(installed: Library, config: Any, options: EngineOptions, progress
     for flag in flags:
         set_flag(flag, True)
     if not installed.typed:
-        # kernels of cuBLAS and cuDNN need those libraries, and convolutions are no faster by them
+        # kernels of cuBLAS and cuDNN need those libraries, and do not make convolutions faster
         own = (trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
         config.set_tactic_sources(sum(1 << int(source) for source in own))
     if options.compatible in ("gpus", "all"):

@@ -40,7 +40,7 @@ class FoldedNetwork:
 
 
 def read_folded(path: Path) -> tuple[FoldedNetwork, ...]:
-    """Read the networks of an export whose BatchNorm is folded; none if the file is no such export.
+    """Read the networks of an export whose BatchNorm is folded; none if the file is not one.
 
     Raises:
         FormatError: The file is malformed, or its weights have NaN or infinity.

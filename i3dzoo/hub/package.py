@@ -68,7 +68,7 @@ def prepare(
     if metadata.labels is None:
         raise MetadataError(
             f"{where}: its {metadata.num_classes} classes have no names, and nothing is pushed "
-            "without them; pass --labels, a label set or a file with one name a line"
+            "without them; pass --labels, a label set or a file with one name per line"
         )
     check_claim(checkpoint, where)
     facts = collect_facts(metadata, about, where)

@@ -27,7 +27,7 @@ def as_input(x: Tensor, channels: int, min_frames: int, weight: Tensor, training
         training: Whether the network is in training mode.
 
     Raises:
-        InputTypeError: It is no tensor, or one of whole numbers.
+        InputTypeError: It is not a tensor, or a tensor of integers.
         ShapeError: It has other axes or channels, is too short, or its values are not normalised.
     """
     if not isinstance(x, Tensor):

@@ -148,7 +148,7 @@ class I3D(nn.Module):
             Logits [B, num_classes], averaged over time; features [B, 1024] without a head.
 
         Raises:
-            InputTypeError: The input is no tensor, or not of floats.
+            InputTypeError: The input is not a tensor of floats.
             ShapeError: The input has the wrong axes or channels, is too short, or has values that
                 no normalised pixels have.
         """

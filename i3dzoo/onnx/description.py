@@ -30,9 +30,9 @@ def describe(checkpoints: Sequence[Checkpoint], options: ExportOptions) -> dict[
     """Return the metadata of an exported model, as text by key.
 
     `i3dzoo.rgb` and `i3dzoo.flow` hold the checkpoints' own descriptions, and `i3dzoo.export` the
-    options of the export and a digest of the weights. `labels` (one a line), `scores` (`softmax` or
-    `sigmoid`), `input` and `source_sha256` repeat the most important parts for programs that do not
-    know i3dzoo.
+    options of the export and a digest of the weights. `labels` (one per line), `scores` (`softmax`
+    or `sigmoid`), `input` and `source_sha256` repeat the most important parts for programs that do
+    not know i3dzoo.
     """
     export = _Export(
         options=options,

@@ -97,7 +97,7 @@ class Optim(Record, frozen=True):
 
     Attributes:
         kind: `sgd` or `adamw`.
-        lr: Learning rate for `loop.batch_size` clips a step, over all devices.
+        lr: Learning rate for `loop.batch_size` clips per step, over all devices.
         momentum: Momentum of SGD.
         nesterov: Whether SGD uses Nesterov momentum.
         weight_decay: L2 penalty of SGD; decoupled for AdamW.

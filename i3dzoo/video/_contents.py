@@ -1,4 +1,4 @@
-"""Say what a file is that is no video, and what to do about it."""
+"""Say what a file is if it is not a video, and what to do about it."""
 
 import re
 from pathlib import Path

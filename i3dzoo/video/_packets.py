@@ -26,7 +26,7 @@ class Report:
         latest: Frames before the last of them.
         end: Time in seconds at which the last packet ends.
         partial: Whether the file ends within a packet.
-        gap: Whether bytes between packets are no packets.
+        gap: Whether there are bytes between packets that are not packets.
         unflushed: Whether the decoder failed to return its last frames.
     """
 

@@ -118,7 +118,7 @@ def read_source(
 
 
 def _check_kind(source: Path) -> None:
-    """Raise a DatasetError for a file that is no list: a video or an archive."""
+    """Raise a DatasetError for a file that is not a list: a video or an archive."""
     suffix = source.suffix.lower()
     if source.is_dir() or suffix in (*LIST_SUFFIXES, PARQUET):
         return

@@ -88,7 +88,7 @@ def test_every_form_of_a_list_of_classes(
         ("a.csv", "a,0\nb,1\n", "expected an index in the first column, found 'b'"),
         ("a.csv", '0,"a\n', "is not valid CSV"),
         ("a.csv", "0,a\n1,a\n", "number 1 repeats 'a' of number 0"),
-        ("a.yaml", "- a", "is a .yaml file; expected one name a line"),
+        ("a.yaml", "- a", "is a .yaml file; expected one name per line"),
         ("a.txt", "Ü", "expected text in UTF-8, found other bytes"),
         ("a.txt", "\n\n", "is empty"),
     ],
