@@ -34,12 +34,12 @@ types: .venv/.dev
 tests: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0 -m "not slow" $(TESTS)
 
-# The kernels of the engine fused on a CPU, in Triton's interpreter, which needs an older NumPy than the
+# The kernels of training and of the engine fused on a CPU, in Triton's interpreter, which needs an older NumPy than the
 # rest. Nothing else needs Triton on a CPU, so it has a folder of its own (a download of 200 MB, once).
 TRITON := .venv/triton
 kernels: $(TRITON)/.installed
 	PYTHONPATH=$(TRITON) TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto \
-	  tests/kernels/test_fused_kernels.py
+	  tests/kernels/test_fused_kernels.py tests/kernels/test_training_kernels.py
 
 $(TRITON)/.installed: .venv/bin/python Makefile
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --upgrade \

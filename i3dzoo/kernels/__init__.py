@@ -1,11 +1,24 @@
-"""GPU kernels: Triton max pooling and a space-to-depth stem, equal to PyTorch's results.
+"""GPU kernels for PyTorch's network, equal to PyTorch's results.
 
-PyTorch's `max_pool3d` takes many times as long as its memory traffic needs, and its gradient is not
-deterministic. The first convolution has three input channels, too few for tensor cores.
+PyTorch's `max_pool3d` and BatchNorm take many times as long as their memory traffic needs, and the
+gradient of its pools is not deterministic. The first convolution has three input channels, too few
+for tensor cores.
 """
 
+from i3dzoo.kernels.batch_norm import batch_norm_relu, can_batch_norm
 from i3dzoo.kernels.dispatch import set_enabled
+from i3dzoo.kernels.inception import can_run_block, inception_block
 from i3dzoo.kernels.max_pool import can_max_pool, max_pool
-from i3dzoo.kernels.space_to_depth import can_space_to_depth, space_to_depth_conv
+from i3dzoo.kernels.window_conv import can_window_conv, window_conv
 
-__all__ = ["can_max_pool", "can_space_to_depth", "max_pool", "set_enabled", "space_to_depth_conv"]
+__all__ = [
+    "batch_norm_relu",
+    "can_batch_norm",
+    "can_max_pool",
+    "can_run_block",
+    "can_window_conv",
+    "inception_block",
+    "max_pool",
+    "set_enabled",
+    "window_conv",
+]

@@ -6,6 +6,7 @@ and order are those of `i3dzoo.network.architecture`.
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
+from typing import Final, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,9 @@ from i3dzoo.network.architecture import (
 )
 from i3dzoo.network.clips import as_input
 
+_Pool = tuple[Sequence[int], Sequence[int]]  # kernel and stride
+_BLOCK_POOL: Final[_Pool] = ((3, 3, 3), (1, 1, 1))
+
 
 def check_endpoints(names: Collection[str]) -> None:
     """Check that there are such endpoints."""
@@ -43,14 +47,21 @@ def max_pool(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Padding = "same"
 ) -> Tensor:
     """Max-pool [B, C, T, H, W] with padding, without a padded copy of the input."""
-    axes = list(zip(x.shape[2:], kernel, stride, strict=True))
-    before = [pad_axis(padding, *axis, pool=True)[0] for axis in axes]
+    size, before = _pool_sizes(x, kernel, stride, padding)
     if kernels.can_max_pool(x):
-        size = [output_size(padding, *axis, pool=True) for axis in axes]
         return kernels.max_pool(x, kernel, stride, before, size)
     # PyTorch pads both ends by what is before; `ceil_mode` adds the rest at the end, where windows
     # ignore what lies outside of the input.
     return F.max_pool3d(x, list(kernel), list(stride), before, ceil_mode=padding != "symmetric")
+
+
+def _pool_sizes(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Padding
+) -> tuple[list[int], list[int]]:
+    """Return the size of a pool's result and the padding before, along T, H and W."""
+    axes = list(zip(x.shape[2:], kernel, stride, strict=True))
+    before = [pad_axis(padding, *axis, pool=True)[0] for axis in axes]
+    return [output_size(padding, *axis, pool=True) for axis in axes], before
 
 
 class ConvUnit(nn.Module):
@@ -69,18 +80,39 @@ class ConvUnit(nn.Module):
         )
         self.bn = nn.BatchNorm3d(unit.out_channels, eps=variant.epsilon, momentum=0.1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, in, T, H, W] to [B, out, T', H', W'] with T' = ceil(T / stride) and so on."""
+    def forward(self, x: Tensor, pool: _Pool | None = None) -> Tensor:
+        """Map [B, in, T, H, W] to [B, out, T', H', W'] with T' = ceil(T / stride) and so on.
+
+        With the kernel and stride of a max pool, the result is pooled.
+        """
+        x = self._convolve(x)
+        if not kernels.can_batch_norm(x, self.bn):
+            x = F.relu(self.bn(x), inplace=True)
+            return x if pool is None else max_pool(x, *pool, self.padding)
+        if pool is None:
+            return kernels.batch_norm_relu(x, self.bn)
+        size, before = _pool_sizes(x, *pool, self.padding)
+        return kernels.batch_norm_relu(x, self.bn, (*size, *before, *pool[0], *pool[1]))
+
+    def _convolve(self, x: Tensor) -> Tensor:
         if self.stride == 1:
-            return F.relu(self.bn(self.conv(x)), inplace=True)
+            convolved: Tensor = self.conv(x)
+            return convolved
         edge = self.conv.kernel_size[0]
         pads = [pad_axis(self.padding, n, edge, self.stride, pool=False) for n in x.shape[2:]]
-        if kernels.can_space_to_depth(x, self.stride):
-            padding = [before for before, _ in pads]
-            x = kernels.space_to_depth_conv(x, self.conv.weight, padding)
-        else:
-            x = self.conv(F.pad(x, [side for pair in reversed(pads) for side in pair]))
-        return F.relu(self.bn(x), inplace=True)
+        if kernels.can_window_conv(x, self.stride, edge):
+            sizes = [output_size(self.padding, n, edge, 2, pool=False) for n in x.shape[2:]]
+            return kernels.window_conv(x, self.conv.weight, [before for before, _ in pads], sizes)
+        padded: Tensor = self.conv(F.pad(x, [side for pair in reversed(pads) for side in pair]))
+        return padded
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module is a unit that nobody watches or has changed, so that others may run it."""
+    return type(module) is ConvUnit and not any(
+        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks
+        for part in module.modules()
+    )
 
 
 class Mixed(nn.Module):
@@ -97,7 +129,13 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, in, T, H, W] to [B, out, T, H, W]."""
-        pooled = max_pool(x, (3, 3, 3), (1, 1, 1), self.padding)
+        branches = (self.Branch_0, self.Branch_1, self.Branch_2, self.Branch_3)
+        units = [cast(ConvUnit, unit) for branch in branches for unit in branch]
+        if kernels.can_run_block(x, units) and all(map(_is_plain, units)):
+            size, before = _pool_sizes(x, *_BLOCK_POOL, self.padding)
+            window = (*size, *before, *_BLOCK_POOL[0], *_BLOCK_POOL[1])
+            return kernels.inception_block(x, units, window)
+        pooled = max_pool(x, *_BLOCK_POOL, self.padding)
         return torch.cat(
             [self.Branch_0(x), self.Branch_1(x), self.Branch_2(x), self.Branch_3(pooled)], dim=1
         )
@@ -187,13 +225,19 @@ class I3D(nn.Module):
         weight = next(self.parameters())
         x = as_input(x, self.in_channels, self.variant.min_frames, weight, self.training)
         outputs: dict[str, Tensor] = {}
-        for name in ENDPOINTS:
+        is_pooled = False
+        for name, following in zip(ENDPOINTS, (*ENDPOINTS[1:], ""), strict=True):
             if len(outputs) == len(wanted):
                 break
-            if name in POOLS:
+            module = None if name in POOLS else self.get_submodule(name)
+            if is_pooled:
+                is_pooled = False
+            elif module is None:
                 x = max_pool(x, *POOLS[name], self.variant.padding)
+            elif following in POOLS and name not in wanted and _is_plain(module):
+                x, is_pooled = module(x, POOLS[following]), True  # writes only what the pool leaves
             else:
-                x = self.get_submodule(name)(x)
+                x = module(x)
             if name in wanted:
                 outputs[name] = x
         return outputs

@@ -5,11 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from i3dzoo import kernels
+from i3dzoo.kernels.batch_norm import is_plain
 from i3dzoo.network.architecture import (
     DEEPMIND,
     POOLS,
     Padding,
     Variant,
+    output_size,
     pad_axis,
     same_padding,
 )
@@ -29,14 +31,15 @@ CASES = [
 @pytest.mark.parametrize(
     ("channels", "size"), [(3, (9, 32, 33)), (2, (16, 30, 21)), (3, (11, 17, 16))]
 )
-def test_space_to_depth(channels: int, size: tuple[int, int, int], padding: Padding) -> None:
-    """Blocks of 2x2x2 give the results and gradients of the strided convolution."""
+def test_window_conv(channels: int, size: tuple[int, int, int], padding: Padding) -> None:
+    """Windows of pixels give the results and gradients of the strided convolution."""
     x = torch.randn(2, channels, *size, dtype=torch.float64)
     weight = torch.randn(5, channels, 7, 7, 7, dtype=torch.float64, requires_grad=True)
     pads = [side for n in reversed(size) for side in pad_axis(padding, n, 7, 2, pool=False)]
     expected = F.conv3d(F.pad(x, pads), weight, stride=2)
     before = [pad_axis(padding, n, 7, 2, pool=False)[0] for n in size]
-    output = kernels.space_to_depth_conv(x, weight, before)
+    sizes = [output_size(padding, n, 7, 2, pool=False) for n in size]
+    output = kernels.window_conv(x, weight, before, sizes)
     torch.testing.assert_close(output, expected)
     upstream = torch.randn_like(expected)
     (gradient,) = torch.autograd.grad(output, weight, upstream)
@@ -47,7 +50,16 @@ def test_cpu() -> None:
     """Tensors on a CPU use PyTorch's own kernels."""
     x = torch.zeros(1, 3, 9, 32, 32).contiguous(memory_format=torch.channels_last_3d)
     assert not kernels.can_max_pool(x)
-    assert not kernels.can_space_to_depth(x, 2)
+    assert not kernels.can_window_conv(x, 2, 7)
+    assert not kernels.can_batch_norm(x, torch.nn.BatchNorm3d(3))
+
+
+def test_batch_norm_over_several_gpus() -> None:
+    """A BatchNorm that computes its statistics over several GPUs stays PyTorch's."""
+    norm = torch.nn.BatchNorm3d(8)
+    assert is_plain(norm)
+    assert not is_plain(torch.nn.SyncBatchNorm.convert_sync_batchnorm(norm))
+    assert not is_plain(torch.nn.BatchNorm3d(8, affine=False))
 
 
 @GPU
@@ -85,10 +97,10 @@ def test_set_enabled() -> None:
     x = torch.zeros(1, 8, 9, 8, 8, device="cuda").contiguous(memory_format=torch.channels_last_3d)
     kernels.set_enabled(False)
     assert not kernels.can_max_pool(x)
-    assert not kernels.can_space_to_depth(x, 2)
+    assert not kernels.can_window_conv(x[:, :3], 2, 7)
     kernels.set_enabled(True)
     assert kernels.can_max_pool(x)
-    assert kernels.can_space_to_depth(x, 2)
+    assert kernels.can_window_conv(x[:, :3], 2, 7)
 
 
 @GPU
