@@ -23,6 +23,7 @@ from i3dzoo.engines.failures import clear_frames
 from i3dzoo.errors import DependencyError, RecipeError, TrainingError
 from i3dzoo.training.recipe import Recipe
 from i3dzoo.training.schedule import accumulation, step_seed
+from i3dzoo.training.step_graph import StepGraph
 from i3dzoo.training.streams import (
     ModelEma,
     Streams,
@@ -127,8 +128,23 @@ class TrainStep:
         self.optimizer = accelerator.prepare_optimizer(self._make_optimizer())
         self.class_weights = self._class_weights(clips)
         self.network: nn.Module = self.streams
+        self._graph = self._make_graph()
         self._trainable: frozenset[str] = frozenset()
         self.begin_epoch(0)
+
+    def _make_graph(self) -> StepGraph | None:
+        """Return a CUDA graph of the gradients where launching kernels takes longer than running.
+
+        That is in half precision. Several processes add up gradients meanwhile, and activations
+        that are computed again restore random states, which a graph cannot do.
+        """
+        loop, accelerator = self.recipe.loop, self.accelerator
+        half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision)
+        is_plain = not (loop.compile or loop.checkpoint_activations)
+        is_alone = accelerator.device.type == "cuda" and accelerator.num_processes == 1
+        if half is None or not (is_plain and is_alone):
+            return None
+        return StepGraph(self._backward, self.streams.parameters(), half)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         optim = self.recipe.optim
@@ -151,6 +167,8 @@ class TrainStep:
 
     def begin_epoch(self, epoch: int) -> None:
         """Freeze the modules that the recipe freezes in this epoch, and set training mode."""
+        if self._graph is not None:
+            self._graph.release()
         apply_freeze(self.streams, self.recipe.network, epoch)
         trainable = frozenset(n for n, p in self.streams.named_parameters() if p.requires_grad)
         if trainable != self._trainable:
@@ -195,7 +213,7 @@ class TrainStep:
             for number, part in enumerate(parts, 1):
                 no_sync = self.accelerator.no_sync(self.network)
                 with contextlib.nullcontext() if number == len(parts) else no_sync:
-                    sums += self._backward(part, total)
+                    sums += (self._graph or self._backward)(part, total)
             return sums
         except torch.OutOfMemoryError as caught:
             error = caught
@@ -264,6 +282,8 @@ class TrainStep:
         It is not wrapped for several processes: a wrapped network waits for the others in each
         batch, and they may have fewer batches.
         """
+        if self._graph is not None:
+            self._graph.release()
         if self.ema is not None:
             self.ema.swap(self.streams)
         self.network.eval()
