@@ -31,8 +31,9 @@ lint: .venv/.dev
 types: .venv/.dev
 	$(BIN)/mypy
 
+# Bytecode is kept even where the environment says otherwise: tests start hundreds of processes.
 tests: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0 -m "not slow" $(TESTS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0 -m "not slow" $(TESTS)
 
 # The kernels of training and of the engine fused on a CPU, in Triton's interpreter, which needs an older NumPy than the
 # rest. Nothing else needs Triton on a CPU, so it has a folder of its own (a download of 200 MB, once).

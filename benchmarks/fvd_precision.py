@@ -29,7 +29,6 @@ from i3dzoo.engines.torch import DTYPES, TorchEngine
 from i3dzoo.errors import OptionError
 from i3dzoo.fetch.find import find, open_checkpoint
 from i3dzoo.fvd import Statistics, frechet_distance
-from i3dzoo.network.fused import LOGITS, FusedI3D, can_fuse
 from i3dzoo.pretrained import build
 
 EDGE: Final = 224
@@ -94,14 +93,8 @@ def network(checkpoint: Checkpoint, mode: str, device: str) -> Run:
     if library == "PyTorch":
         engine = TorchEngine.from_checkpoint(checkpoint, device, precision)  # type: ignore[arg-type] # MODES has the names
         return lambda clips: engine.step_logits(clips).mean(1)
-    if precision == "fp16":
-        fused = FusedEngine.from_checkpoint(checkpoint)
-        return lambda clips: fused.step_logits(clips).mean(1)
-    if device != "cuda" or not can_fuse(torch.device(device)):
-        raise OptionError("the fused network needs a GPU from Hopper on, and Triton")
-    tensors, variant = build(checkpoint).state_dict(), checkpoint.metadata.variant
-    fused_bf16 = FusedI3D(tensors, variant, torch.device(device), torch.bfloat16)
-    return lambda clips: fused_bf16(clips, [LOGITS])[LOGITS].mean(1)
+    fused = FusedEngine.from_checkpoint(checkpoint, precision)  # type: ignore[arg-type] # likewise
+    return lambda clips: fused.step_logits(clips).mean(1)
 
 
 def embed(run: Run, inputs: Iterator[Tensor], device: str) -> tuple[Statistics, list[float]]:

@@ -53,7 +53,7 @@ def units(folder: Path, weights: Path) -> None:
 
     from i3dzoo.checkpoints.checkpoint import read_checkpoint
     from i3dzoo.network.architecture import same_padding
-    from i3dzoo.onnx.bias_correction import MANTISSA_BITS, round_mantissa
+    from i3dzoo.network.bias_correction import MANTISSA_BITS, round_mantissa
     from i3dzoo.onnx.network import fold_batch_norm
 
     folder.mkdir(parents=True, exist_ok=True)

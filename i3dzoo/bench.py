@@ -23,6 +23,7 @@ import numpy as np
 
 from i3dzoo.arrays import Array
 from i3dzoo.checkpoints.checkpoint import Checkpoint
+from i3dzoo.devices import Device, choose_device
 from i3dzoo.errors import DeviceError, FormatError, I3DZooError
 from i3dzoo.fetch.find import open_checkpoint
 from i3dzoo.onnx.options import INPUT, ExportOptions, Precision, main_output
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from i3dzoo.engines.exported import ExportedEngine
 
 WARM_UPS: Final = 2
+_ON_CUDA: Final = ("torch-kernels", "fused", "tensorrt")
 
 Run = Callable[[Array], Array]
 """From clips [B, C, T, H, W] to logits [B, classes], or features without a head; float32."""
@@ -48,6 +50,7 @@ class Benchmark:
     frames: int | None = None  # of a clip; None takes the model's own
     crop: int | None = None  # edge of a clip in pixels; None takes the model's own
     threads: int | None = None  # of the CPU; None leaves it to the engine
+    device: Device = "auto"
 
 
 @dataclass(frozen=True)
@@ -76,15 +79,15 @@ class Measurement:
     failure: str | None = None
 
 
-def available_engines() -> list[str]:
-    """Return the engines that are installed, if this machine has the device that they need."""
+def available_engines(device: Device = "auto") -> list[str]:
+    """Return the engines that are installed and run on a device."""
     import torch
 
     from i3dzoo.engines.choose import is_installed
     from i3dzoo.engines.tensorrt_library import MODULES
     from i3dzoo.network.fused import can_fuse
 
-    gpu = torch.cuda.is_available()
+    gpu = choose_device(device).type == "cuda"
     compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")  # of torch.compile on a CPU
     available = {
         "torch": True,
@@ -168,6 +171,9 @@ def _run(benchmark: Benchmark, sender: Connection) -> None:
         spec = spec.replace(frames=frames, crop=crop, resize=None)
         metadata = checkpoint.metadata.replace(input=spec)
         checkpoint = dataclasses.replace(checkpoint, metadata=metadata)
+        device = choose_device(benchmark.device)  # which becomes the current GPU
+        if benchmark.engine in _ON_CUDA and device.type != "cuda":
+            raise DeviceError(f"{benchmark.engine} needs a CUDA device, not {device.type}")
         run = ENGINES[benchmark.engine](checkpoint, benchmark)
         for batch in benchmark.batches:
             sender.send(_measure_batch(run, checkpoint, benchmark, batch))
@@ -219,18 +225,16 @@ def _torch(checkpoint: Checkpoint, benchmark: Benchmark) -> Run:
     from i3dzoo.engines.torch import DTYPES, check_precision
     from i3dzoo.pretrained import build
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(benchmark.device)
     own_kernels = benchmark.engine == "torch-kernels"
-    if own_kernels and device == "cpu":
-        raise DeviceError("torch-kernels needs a GPU, and PyTorch finds none")
     kernels.set_enabled(own_kernels)
-    check_precision(benchmark.precision, torch.device(device))
+    check_precision(benchmark.precision, device)
     torch.backends.cudnn.allow_tf32 = benchmark.precision == "tf32"
     if benchmark.threads:
         torch.set_num_threads(benchmark.threads)
     dtype = DTYPES[benchmark.precision]
     network: Any = build(checkpoint).to(device, dtype)
-    if own_kernels or device == "cpu":  # as in `TorchEngine`
+    if own_kernels or device.type == "cpu":  # as in `TorchEngine`
         network = network.to(memory_format=torch.channels_last_3d)
     if benchmark.engine == "torch-compiled":
         network = torch.compile(network)
@@ -238,7 +242,7 @@ def _torch(checkpoint: Checkpoint, benchmark: Benchmark) -> Run:
 
     def run(clips: Array) -> Array:
         batch = torch.from_numpy(clips)
-        if device == "cuda":  # copied from pinned memory, as in `TensorRTSession`
+        if device.type == "cuda":  # copied from pinned memory, as in `TensorRTSession`
             if clips.shape not in pinned:
                 pinned[clips.shape] = torch.empty(clips.shape, pin_memory=True)
             batch = pinned[clips.shape].copy_(batch)
@@ -261,7 +265,8 @@ def _onnx_model(checkpoint: Checkpoint, benchmark: Benchmark) -> Any:
 def _onnxruntime(checkpoint: Checkpoint, benchmark: Benchmark) -> Run:
     from i3dzoo.engines.onnxruntime import OnnxEngine
 
-    return _run_of(OnnxEngine(_onnx_model(checkpoint, benchmark), benchmark.threads))
+    model = _onnx_model(checkpoint, benchmark)
+    return _run_of(OnnxEngine(model, benchmark.threads, benchmark.device))
 
 
 def _openvino(checkpoint: Checkpoint, benchmark: Benchmark) -> Run:

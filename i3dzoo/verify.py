@@ -9,6 +9,7 @@ import numpy as np
 from i3dzoo.arrays import Array
 from i3dzoo.checkpoints.checkpoint import Checkpoint
 from i3dzoo.checkpoints.metadata import Stream
+from i3dzoo.devices import Device
 from i3dzoo.errors import MappingError, ShapeError
 from i3dzoo.fetch.find import open_checkpoint
 from i3dzoo.fetch.folded import FoldedNetwork, read_folded
@@ -18,6 +19,8 @@ from i3dzoo.zoo.identify import best_match, check_claim, without_checksums
 if TYPE_CHECKING:  # verifying and comparing tensors does not need PyTorch
     import torch
     from torch import Tensor
+
+    from i3dzoo.engines.torch import TorchEngine
 
 Status = Literal["same", "within", "differs", "shape", "only here", "only there"]
 
@@ -176,7 +179,7 @@ def random_clip(checkpoint: Checkpoint, seed: int = 0) -> "Tensor":
 
 
 def compare_outputs(
-    here: Checkpoint, there: Checkpoint, clip: "Tensor"
+    here: Checkpoint, there: Checkpoint, clip: "Tensor", device: Device = "cpu"
 ) -> tuple[OutputDifference, ...]:
     """Run both networks on one clip in float32, and compare the output of each block.
 
@@ -185,13 +188,19 @@ def compare_outputs(
 
     Raises:
         ShapeError: The two are of different streams.
+        OptionError: There is no such device.
     """
+    from i3dzoo.engines.torch import TorchEngine
+
     if here.metadata.stream != there.metadata.stream:
         raise ShapeError(
             f"one network takes {here.metadata.stream}, the other {there.metadata.stream}; no clip "
             "fits both: change one with i3dzoo convert --in-channels"
         )
-    first, second = _outputs(here, clip), _outputs(there, clip)
+    first, second = (
+        _outputs(TorchEngine.from_checkpoint(checkpoint, device, "fp32"), clip)
+        for checkpoint in (here, there)
+    )
     return tuple(
         OutputDifference(
             name,
@@ -224,21 +233,16 @@ def _largest_difference(here: Array, there: Array) -> float:
     return float(np.abs(here.astype("f8") - there.astype("f8")).max(initial=0.0))
 
 
-def _outputs(checkpoint: Checkpoint, clip: "Tensor") -> "dict[str, Tensor]":
+def _outputs(engine: "TorchEngine", clip: "Tensor") -> "dict[str, Tensor]":
     """Return the outputs of a network by name, in the order of computation."""
-    import torch
-
-    from i3dzoo.pretrained import build
-
-    model = build(checkpoint).float()
     outputs: dict[str, Tensor] = {}
 
     def record(name: str, module: "torch.nn.Module") -> None:
-        module.register_forward_hook(lambda _, __, output: outputs.update({name: output}))
+        module.register_forward_hook(lambda _, __, output: outputs.update({name: output.cpu()}))
 
-    for name, module in model.named_children():
+    for name, module in engine.network.named_children():
         if name in ENDPOINTS:
             record(name, module)
-    with torch.inference_mode():
-        output = model(clip)
-    return outputs | {"logits" if model.num_classes else "features": output}
+    if engine.num_classes:
+        return outputs | {"logits": engine.step_logits(clip).mean(1).cpu()}
+    return outputs | {"features": engine.features(clip).cpu()}

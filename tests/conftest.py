@@ -231,6 +231,7 @@ def published(hub: Hub, package: Package) -> str:
 # Files that take long, longest first: none of them may begin when other workers are about to end.
 LONG = (
     "tests/fuzz/test_kinds.py",
+    "tests/fuzz/test_kinds_of_videos.py",
     "tests/network/test_parity_tensorflow.py",
     "tests/training/test_finetune.py",
     "tests/app/test_page.py",

@@ -124,6 +124,6 @@ def explain(error: BaseException) -> str:
         return str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's
         return "out of memory: take a shorter video, or a smaller one"
-    _LOG.error("the page met an error that it should have explained", exc_info=error)
+    _LOG.error("the page met an unexpected error", exc_info=error)
     reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"stopped by an error that should have been explained ({message(reason)[:300]})"
+    return f"stopped by an unexpected error ({message(reason)[:300]})"

@@ -61,7 +61,7 @@ class Models:
         """
         name = name.strip()
         if not name:
-            raise OptionError("no model is chosen: take one of the zoo, a file, or USER/NAME")
+            raise OptionError("no model is selected; choose a zoo model, a file, or USER/NAME")
         check_name(name, self.settings)
         with self._lock:
             progress.start(f"loading {name}", None, "items")
@@ -83,7 +83,7 @@ class Models:
         if engine.metadata is None:
             raise MetadataError(f"{name}: has no description, so its input is not known")
         if engine.num_classes == 0:
-            raise MetadataError(f"{name}: has no head to name actions with; choose one that has")
+            raise MetadataError(f"{name}: has no classification head; choose a model that has one")
         file = is_local(name) and name not in zoo.names()
         title = "/".join(Path(name).parts[-2:]) if file else name
         return Model(title, engine, engine.metadata, path, digest(path))
@@ -118,5 +118,5 @@ def check_path(name: str, what: str, settings: Settings) -> Path:
             "where other people can reach it; start i3dzoo app without --host"
         )
     if not name.strip():
-        raise OptionError(f"no {what} is named: type its path")
+        raise OptionError(f"no {what} is given; enter its path")
     return Path(name.strip()).expanduser()

@@ -99,13 +99,13 @@ def _check_length(info: VideoInfo, pairs: int, seconds: float, most_seconds: flo
         raise VideoError(f"{info.path.name}: has one frame, and optical flow needs two")
     if seconds > most_seconds:
         raise VideoError(
-            f"{info.path.name}: lasts {seconds:.0f} s, and the page computes optical flow of at "
+            f"{info.path.name}: lasts {seconds:.0f} s, and the page computes optical flow for at "
             f"most {most_seconds:g} s: it takes long; cut the video, or leave flow out"
         )
 
 
 def _sampled(samples: Samples, shape: tuple[int, int]) -> Iterator[Frames]:
-    """Yield the resized frames of samples, of which some repeat."""
+    """Yield the resized frames of samples; a frame can occur several times."""
     place = 0
     for index, frame in stream(samples.info, samples.indices):
         resized = resize_frame(frame, shape)

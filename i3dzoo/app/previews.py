@@ -49,7 +49,7 @@ def encode(frames: Iterable[tuple[float, Frames]], path: Path, end: float) -> Pa
     """Write frames, RGB uint8 [H, W, 3] of one size, at rising times in seconds; `end` is the last.
 
     Raises:
-        VideoError: There is no encoder, or it fails.
+        VideoError: PyAV has no H.264 encoder, or encoding failed.
     """
     part = path.with_name(f".{path.name}")
     try:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from i3dzoo.app.sessions import Sessions
 from i3dzoo.app.settings import Settings
 from i3dzoo.app.view import asset
+from i3dzoo.devices import choose_device
 from i3dzoo.errors import DependencyError, OptionError, OutputError
 
 # Gradio evaluates templates, and loads its tool to trim recordings from a blob.
@@ -263,8 +264,10 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve the page until the process is interrupted; `ready` gets its address.
 
     Raises:
-        I3DZooError: The address cannot be used, or Gradio is not installed.
+        I3DZooError: The address cannot be used, there is no such device, or Gradio is not
+            installed.
     """
+    choose_device(settings.device)
     try:
         import uvicorn  # noqa: F401 - says early that the extra is missing
     except ImportError as error:

@@ -108,8 +108,7 @@ def read_checkpoint(
     networks = find_networks(parts, candidates())
     if networks and networks[0].table.images:
         raise ConverterError(
-            f"{networks[0].table.name}: is the layout of a network of images; i3dzoo inflate reads "
-            "it"
+            f"{networks[0].table.name}: is the layout of a 2D network; i3dzoo inflate reads it"
         )
     if networks:
         network = select(where, networks, container, stream, key)

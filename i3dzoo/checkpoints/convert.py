@@ -303,8 +303,8 @@ def _from_canonical(array: Array, order: str) -> Array:
 def _check_kind(where: str, tensors: Tensors, table: Table) -> None:
     if table.images and tensors[STEM_WEIGHT].shape[2] > 1:
         raise MappingError(
-            f"{where}: the layout {table.name} is that of a network of images, and this is a "
-            "network of clips; write it with i3dzoo deflate, which sums over time"
+            f"{where}: the layout {table.name} is for 2D networks, and this network is 3D; write "
+            "it with i3dzoo deflate, which sums the kernels over time"
         )
 
 

@@ -28,7 +28,7 @@ AXIS_COUNTS: Final[Mapping[str, int]] = dict(
 """Number of axes of each axis order."""
 
 IMAGES: Final = "images"
-"""The folder of the layouts of networks of images, which `i3dzoo inflate` reads."""
+"""The folder of the layouts of 2D networks, which `i3dzoo inflate` reads."""
 
 _KERNELS: Final = ("OIDHW", "DHWIO")
 _IMAGE_KERNELS: Final = ("OIHW", "HWIO")
@@ -87,7 +87,7 @@ class Table(Record, frozen=True, kw_only=True):
 
     @property
     def images(self) -> bool:
-        """Whether it is the layout of a network of images."""
+        """Whether it is the layout of a 2D network."""
         return any(order in _IMAGE_KERNELS for rule in self.rules for order in rule.layouts)
 
 
@@ -153,7 +153,7 @@ class _Document(Record, frozen=True, kw_only=True):
 def names(folder: str = "") -> tuple[str, ...]:
     """Return the layouts that have a table, in alphabetical order.
 
-    With the folder `images`, they are those of networks of images, and begin with `images/`.
+    With the folder `images`, they are those of 2D networks, and begin with `images/`.
     """
     files = ((data("converters") / folder) if folder else data("converters")).iterdir()
     own = (entry.name for entry in files)

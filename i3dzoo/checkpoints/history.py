@@ -70,7 +70,7 @@ class HistoryStep(Record, frozen=True, kw_only=True, omit_defaults=True):
                     "average": "repeating each kernel along time, divided by its length",
                     "center": "putting each kernel in the middle frame, between zeros",
                 }
-                return f"Inflated a network of images by {how[self.method or 'average']}"
+                return f"Inflated a 2D network by {how[self.method or 'average']}"
             case "head":
                 return self._head(base, seed)
             case "rename":

@@ -1,4 +1,4 @@
-"""Inflate a network of images, Inception-v1, to I3D; and deflate one.
+"""Inflate a 2D network, Inception-v1, to I3D; and deflate one.
 
 Source: Carreira and Zisserman, arXiv:1705.07750, section 2.4: filters are repeated along time and
 divided by their number, so that a clip of one repeated image has the activations of the image.
@@ -49,10 +49,10 @@ def inflate(
     ignore: tuple[str, ...] = (),
     key: str | None = None,
 ) -> Checkpoint:
-    """Read a network of images, Inception-v1, and inflate it to I3D.
+    """Read a 2D network, Inception-v1, and inflate it to I3D.
 
     On a clip of one repeated image, away from its first and last frames, every endpoint equals that
-    of the network of images. BatchNorm and the head stay as they are. The input and the variant are
+    of the 2D network. BatchNorm and the head stay as they are. The input and the variant are
     those of the project that the layout belongs to.
 
     Examples:
@@ -67,7 +67,7 @@ def inflate(
         in_channels: 2 makes a network for flow by averaging the first kernels over the colours; see
             `change_stream`. None keeps the channels of the source.
         input_preset: Describe the network by this preset instead of that of the layout.
-        table: A converter table of a network of images, instead of the layouts of i3dzoo.
+        table: A converter table of a 2D network, instead of the layouts of i3dzoo.
         ignore: Names of unknown tensors to leave out, with `*` for any text.
         key: The network to read from a file with several; see `read_checkpoint`.
 
@@ -142,9 +142,9 @@ def deflate_tensors(tensors: Tensors) -> Tensors:
 
 
 def deflate(checkpoint: Checkpoint, layout: str = "torchvision") -> Tensors:
-    """Return the network of images that an I3D network is on a clip of one repeated image.
+    """Return the 2D network that an I3D network is on a clip of one repeated image.
 
-    Each kernel is summed over time. An inflated network gives the network of images again, to
+    Each kernel is summed over time. An inflated network gives the 2D network again, to
     rounding. The description has no place in these layouts: a program that loads the tensors needs
     the input and the variant of the checkpoint.
 
@@ -197,14 +197,14 @@ def _extend(array: Array, frames: int, method: Method) -> Array:
 
 
 def layouts() -> tuple[str, ...]:
-    """Return the layouts of networks of images, in alphabetical order."""
+    """Return the layouts of 2D networks, in alphabetical order."""
     return tuple(name.removeprefix(f"{IMAGES}/") for name in converter.names(IMAGES))
 
 
 def _layout(name: str) -> Table:
     if name not in layouts():
         raise UnknownNameError(
-            f"no layout of images has the name {name!r}; expected one of {', '.join(layouts())}"
+            f"no 2D layout has the name {name!r}; expected one of {', '.join(layouts())}"
         )
     return converter.table(f"{IMAGES}/{name}")
 
@@ -215,7 +215,7 @@ def _tables(custom: str | Path | None) -> Sequence[Table]:
     table = converter.load_table(custom)
     if not table.images:
         raise ConverterError(
-            f"{custom}: is the table of a network of clips; expected axis orders OIHW or HWIO for "
+            f"{custom}: is the table of a 3D network; expected axis orders OIHW or HWIO for "
             "its kernels, or pass it to i3dzoo convert"
         )
     return (table,)
@@ -224,7 +224,7 @@ def _tables(custom: str | Path | None) -> Sequence[Table]:
 def _read(
     where: str, tables: Sequence[Table], key: str | None
 ) -> tuple[Network, Sequence[Network], Path]:
-    """Return the network of images to read, all networks of the file, and the file."""
+    """Return the 2D network to read, all networks of the file, and the file."""
     if Path(where).suffix in _CAFFE:
         raise MappingError(f"{where}: Caffe's GoogLeNet has no BatchNorm: {_NO_STATISTICS}")
     container = formats.read(Path(where))
@@ -234,8 +234,8 @@ def _read(
         return select(where, networks, container, None, key), networks, container.path
     if find_networks(parts, converter.tables(container.format)):
         raise MappingError(
-            f"{where}: is an I3D network already, and i3dzoo inflate reads networks of images; use "
-            "the file as it is"
+            f"{where}: is already an I3D network, and i3dzoo inflate reads 2D networks; use the "
+            "file as it is"
         )
     _check_statistics(where, container)
     return nearest(where, parts, tables), (), container.path

@@ -11,7 +11,8 @@ from i3dzoo.files import read_text, split_lines
 from i3dzoo.records import parse_json
 
 _EXPECTED: Final = (
-    "expected one name a line, lines such as `1 archery` or `1,archery`, a JSON list of names, or "
+    "expected one name per line, lines such as `1 archery` or `1,archery`, a JSON list of names, "
+    "or "
     'JSON such as {"0": "archery"}'
 )
 _OTHER: Final = (".yaml", ".yml", ".toml", ".xml", ".html", ".pbtxt")

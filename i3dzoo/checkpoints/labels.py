@@ -59,5 +59,5 @@ def check_labels(name: str | Path, names: tuple[str, ...], num_classes: int) -> 
     if len(names) != num_classes:
         raise ShapeError(
             f"{name}: has {len(names)} names, but the head has {num_classes} classes; expected one "
-            "name a class"
+            "name per class"
         )

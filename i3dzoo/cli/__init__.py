@@ -27,8 +27,8 @@ COMMANDS = {
     "pull": "Download a published checkpoint, verify every tensor, cache it.",
     "identify": "Detect the layout of a file, and which published checkpoint it is.",
     "convert": "Convert a checkpoint from any layout to any other.",
-    "inflate": "Inflate a 2D Inception-v1 (GoogLeNet), such as ImageNet's, to I3D.",
-    "deflate": "Sum an I3D network over time, to a 2D Inception-v1.",
+    "inflate": "Inflate a 2D Inception-v1 (GoogLeNet) to I3D.",
+    "deflate": "Sum the kernels of I3D over time, which gives a 2D Inception-v1.",
     "verify": "Check a checkpoint: structure, numbers, checksums, identity.",
     "push": "Push a checkpoint to the Hugging Face Hub, with a model card.",
     "predict": "Classify the action in videos.",
@@ -42,11 +42,11 @@ COMMANDS = {
     "tao": "Run the commands of NVIDIA TAO's launcher.",
     "bench": "Benchmark a model on each inference engine.",
     "app": "Open a local page to drop videos on.",
-    "layouts": "Show the layouts of checkpoints that are read and written.",
+    "layouts": "Show, copy and check the layouts of checkpoints.",
     "presets": "Show, copy and check presets: of inputs, features and FVD.",
     "recipes": "Show, copy and check training recipes.",
-    "cache": "Show, remove and verify what is kept on the disk.",
-    "doctor": "Examine this machine: versions, devices, what works, known traps.",
+    "cache": "List, remove and verify cached files.",
+    "doctor": "Check this machine: versions, devices, what works, known problems.",
 }
 
 

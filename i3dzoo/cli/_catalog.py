@@ -89,7 +89,7 @@ class Catalog:
 
     def _show(self, example: str) -> click.Command:
         text = self._help(
-            f"Print a {self.word} as it is written; --json prints its meaning, with the defaults.",
+            f"Print a {self.word} as it is in its file; --json prints its values and defaults.",
             f"show {example}",
             f"show {example} --json",
         )
@@ -141,7 +141,7 @@ class Catalog:
             ["--kind"],
             required=True,
             type=click.Choice(list(self.shelves)),
-            help=f"What the file is a {self.word} of.",
+            help=f"Kind of the {self.word}.",
         )
         text = self._help(
             f"Check the keys and values of a {self.word} of your own. The exit code is 1 if it is "
@@ -191,7 +191,7 @@ class Catalog:
         found = [entry for entry in known if name in (entry[0], _own(entry[0]))]
         if len(found) > 1:
             options = " or ".join(entry[0] for entry in found)
-            raise UnknownNameError(f"{name}: several {self.word}s have this name; give {options}")
+            raise UnknownNameError(f"{name}: several {self.word}s have this name; use {options}")
         if not found:
             listed = ", ".join(entry[0] for entry in known)
             raise UnknownNameError(f"{name}: no {self.word} has this name; there are {listed}")

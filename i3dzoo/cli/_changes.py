@@ -22,8 +22,8 @@ _OPTIONS = (
         "input_preset",
         metavar="PRESET",
         type=PRESET,
-        help="Describe the weights by the input and the network of a project that distributes "
-        "them, such as bsl1k; see docs/reference/presets.md.",
+        help="Use the preprocessing and the network settings of the project that published the "
+        "weights, such as bsl1k; see docs/reference/presets.md.",
     ),
     click.option(
         "--num-classes", type=click.IntRange(min=1), help="Number of classes of the new head."
@@ -44,13 +44,13 @@ _OPTIONS = (
     click.option(
         "--multi-label/--single-label",
         default=None,
-        help="Describe the head: a clip can have several classes at once, or has one.",
+        help="Whether a clip can have several classes at once, or has exactly one.",
     ),
     click.option("--seed", default=0, show_default=True, help="Seed of a fresh head."),
     click.option(
         "--in-channels",
         type=click.Choice(["2", "3"]),
-        help="Make a network for flow (2) or RGB (3) by averaging the first kernels.",
+        help="Make a network for flow (2) or RGB (3) by averaging the kernels of the first layer.",
     ),
     click.option(
         "--dtype",

@@ -33,9 +33,10 @@ def completion_option(install: bool) -> click.Option:
         is_eager=True,
         metavar="[SHELL]",
         callback=_install if install else _show,
-        help="Complete commands, options and names by the Tab key, in bash, zsh or fish."
+        help="Install completion of commands, options and names with the Tab key (bash, zsh or "
+        "fish)."
         if install
-        else "Print the script that a shell reads for it.",
+        else "Print the completion script of a shell.",
     )
 
 

@@ -29,29 +29,20 @@ device_option = click.option(
     help="Where PyTorch runs: auto, cpu, cuda, cuda:1 or mps; auto is cuda if there is a GPU.",
 )
 
-flow_device_option = click.option(
-    "--device",
-    type=DEVICE,
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="Device for --flow torch: auto, cpu, cuda, cuda:1 or mps.",
-)
-
 engine_option = click.option(
     "--engine",
     type=click.Choice(["auto", "torch", "fused", "onnxruntime", "openvino", "tensorrt"]),
     default="auto",
     show_default=True,
-    help="What runs the network. auto: by the file; a checkpoint in fused on an H100, and in the "
-    "fastest that is installed on a CPU.",
+    help="Inference engine. auto depends on the file and the device: for a checkpoint, fused on "
+    "an H100, PyTorch on other GPUs, and the fastest installed engine on a CPU.",
 )
 
 precision_option = click.option(
     "--precision",
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
-    help="Precision of the computation.  [default: fp16 in fused, else that of the checkpoint on a "
-    "GPU, and fp32 on a CPU]",
+    help="Precision of the computation.  [default: fp16 with fused; otherwise the checkpoint's "
+    "on a GPU, and fp32 on a CPU]",
 )
 
 model_option = click.option(

@@ -13,13 +13,13 @@ def remark_description(model: str | Path, metadata: Metadata) -> None:
     if names := likely_presets(metadata):
         say(
             f"{model}: {metadata.num_classes} classes in layout {metadata.source.layout} may come "
-            f"from {' or '.join(names)}, with another input or network than the default; if so, "
-            f"describe them with i3dzoo convert {model} FILE.safetensors --input {names[0]}"
+            f"from {' or '.join(names)}, whose input or network differs from the default; if so, "
+            f"run i3dzoo convert {model} FILE.safetensors --input {names[0]}"
         )
     known = likely_multi_label(metadata.num_classes, metadata.labels)
     if known and not metadata.multi_label:
         say(
-            f"{model}: the {metadata.num_classes} classes may be those of {known}, of which a clip "
-            "can have several at once, but the file is described as single-label; if they are, "
-            f"describe them with i3dzoo convert {model} FILE.safetensors --multi-label"
+            f"{model}: the {metadata.num_classes} classes may be those of {known}, where a clip "
+            "can have several classes at once, but the file is described as single-label; if so, "
+            f"run i3dzoo convert {model} FILE.safetensors --multi-label"
         )

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import re
 import shlex
 import traceback
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Final
 
 import click
 
-from i3dzoo.cli._console import UnwritableOutputError, say
+from i3dzoo.cli._console import ERROR, UnwritableOutputError, say
 from i3dzoo.errors import I3DZooError, OptionError
 from i3dzoo.text import message
 
@@ -57,9 +58,9 @@ def run(command: Callable[[], object], arguments: Sequence[str]) -> int:
         return _INTERRUPTED
     except click.ClickException as error:
         error.show(text := io.StringIO())
-        say(text.getvalue().rstrip(), error=True)
+        say(re.sub(r"^Error: ", ERROR, text.getvalue().rstrip(), flags=re.MULTILINE), error=True)
         return error.exit_code
-    except Exception as error:
+    except Exception as error:  # every command ends with one sentence
         return _explain(error, arguments)
     return 0
 
@@ -97,6 +98,6 @@ def _closes_output(error: Exception, arguments: Sequence[str]) -> bool:
 def _report(error: Exception, arguments: Sequence[str]) -> str:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return (
-        f"stopped by an error that it should have explained ({message(reason)[:300]}); please "
+        f"stopped by an unexpected error ({message(reason)[:300]}); please "
         f"report this bug with the output of: i3dzoo --debug {shlex.join(arguments)}"
     )

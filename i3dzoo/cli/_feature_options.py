@@ -37,19 +37,19 @@ _OPTIONS = (
         "--endpoint",
         type=ENDPOINT,
         metavar="NAME",
-        help="pooled (1024 numbers before the head), logits, or a layer such as Mixed_4f, "
-        "averaged.  [default: pooled]",
+        help="Layer to extract: pooled (1024 values before the head), logits, or a layer such as "
+        "Mixed_4f, averaged over positions.  [default: pooled]",
     ),
     click.option(
         "--window",
         type=_CountOrAll(),
         metavar="N|all",
-        help="Frames of a window.  [default: the checkpoint's]",
+        help="Frames per window.  [default: the checkpoint's]",
     ),
     click.option(
         "--stride",
         type=_count,
-        help="Frames between windows.  [default: their length]",
+        help="Frames from one window to the next.  [default: the window's length]",
     ),
     click.option(
         "--clips",
@@ -60,66 +60,70 @@ _OPTIONS = (
         "--fps",
         type=_RateOrNative(),
         metavar="native|N",
-        help="Frames a second.  [default: the checkpoint's]",
+        help="Frame rate to sample at.  [default: the checkpoint's]",
     ),
     click.option(
         "--align",
         type=_choice("start", "center"),
-        help="Where frame k * stride is in window k.  [default: start]",
+        help="Whether frame k * stride is the first or the middle frame of window k.  [default: "
+        "start]",
     ),
     click.option(
         "--pad",
         type=_choice("none", "zero", "edge", "loop"),
-        help="What stands for frames outside of the video; none: no such window.  [default: loop]",
+        help="How frames outside of the video are filled in; none leaves such windows out.  "
+        "[default: loop]",
     ),
     click.option(
         "--tail",
         type=_choice("drop", "flush", "pad"),
-        help="The frames after the last whole window: left out, in a window that ends with the "
-        "video, or in a padded window.  [default: flush]",
+        help="What to do with the frames after the last full window: drop them, take a window "
+        "that ends with the video, or pad a window.  [default: flush]",
     ),
     click.option(
         "--crops",
         type=_choice("1", "3", "5", "10"),
-        help="Squares of each frame.  [default: 1]",
+        help="Number of crops of each frame.  [default: 1]",
     ),
     click.option(
         "--resize",
         metavar="short|squash|WxH",
-        help="short:N and enlarge:N (smaller frames only) are of the short side; squash is to "
-        "the crop.  [default: the checkpoint's]",
+        help="short:N resizes the short side to N pixels, and enlarge:N only if it is smaller; "
+        "squash resizes to the crop.  [default: the checkpoint's]",
     ),
     click.option(
         "--interpolation",
         type=_choice("bilinear", "opencv", "pillow"),
-        help="How frames are resized.  [default: bilinear]",
+        help="Interpolation method of the resizing.  [default: bilinear]",
     ),
     click.option(
         "--steps",
         type=_choice("mean", "max", "keep"),
-        help="The network's steps in a window: their mean or maximum, or a row each.  [default: "
-        "mean]",
+        help="The time steps of a window: write their mean, their maximum, or a row for each.  "
+        "[default: mean]",
     ),
     click.option(
         "--mean",
         is_flag=True,
         default=None,
-        help="Write one row a video, the mean of its rows.",
+        help="Write one row per video: the mean of its rows.",
     ),
     click.option(
         "--streams",
         type=_choice("rgb", "flow", "both"),
-        help="both needs an RGB and a flow model.  [default: those of the models]",
+        help="Streams to extract; both needs an RGB and a flow model.  [default: those of the "
+        "models]",
     ),
     click.option(
         "--flow",
         type=_choice("tvl1", "farneback", "torch", "frames"),
-        help="How optical flow is computed; frames: it is stored.  [default: stored, else tvl1]",
+        help="How to compute optical flow; frames reads stored flow.  [default: stored flow, "
+        "else tvl1]",
     ),
     click.option(
         "--dtype",
         type=_choice("float16", "float32", "float64"),
-        help="Of the files.  [default: float32]",
+        help="Number format of the files.  [default: float32]",
     ),
     click.option(
         "--order",
@@ -135,8 +139,8 @@ _OPTIONS = (
     click.option(
         "--naming",
         metavar="PATTERN",
-        help="Such as {name}_{stream}; with {stream} or {crop}, each has a file.  [default: "
-        "{name}]",
+        help="Names of the files, such as {name}_{stream}; {stream} and {crop} write a file for "
+        "each.  [default: {name}]",
     ),
 )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from i3dzoo.cli._console import flow_device_option, json_option, print_json, say, show, suggest
+from i3dzoo.cli._console import device_option, json_option, print_json, say, show, suggest
 from i3dzoo.cli.progress import show_progress
 
 _path = click.Path(path_type=Path)
@@ -16,24 +16,27 @@ _SOURCE_OPTIONS = (
     click.option(
         "--labels",
         metavar="SET|FILE",
-        help="Names of the classes in the order of the logits; numbers in a list are of this "
-        "order.  [default: the names that occur, in alphabetical order]",
+        help="Class names in the order of the logits; the numbers in a list refer to it.  "
+        "[default: the names in the data, in alphabetical order]",
     ),
     click.option(
-        "--root", type=_path, help="Folder of the videos of a list.  [default: that of the list]"
+        "--root",
+        type=_path,
+        help="Folder that the paths in a list are relative to.  [default: the list's folder]",
     ),
     click.option(
         "--val-fraction",
         type=click.FloatRange(min=0, max=1, max_open=True),
         default=0.2,
         show_default=True,
-        help="Share of each class for validation, if there is no validation or test part.",
+        help="Fraction of each class to use for validation, if the data has no validation or test "
+        "part.",
     ),
     click.option(
         "--group-by",
         metavar="REGEX",
-        help="Keep videos on one side of the split in whose path this matches the same text, such "
-        "as the clips of one source: '_g[0-9]+'.",
+        help="Keep videos together in the split if this pattern matches the same text in their "
+        "paths, such as clips of one source: '_g[0-9]+'.",
     ),
 )
 
@@ -70,7 +73,7 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Short side of flow in pixels; 0 keeps the size of the video.",
 )
-@flow_device_option
+@device_option
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -99,13 +102,8 @@ def videos(source: Path, out: Path, as_json: bool, **options: Any) -> None:
     from i3dzoo.video.prepare_videos import prepare_videos
     from i3dzoo.video.summary import summarise
 
-    flow, jobs = options["flow"], options["jobs"]
-    device = options["device"]
-    if flow == "torch":
-        from i3dzoo.devices import choose_device
-
-        device = str(choose_device(device))
-        jobs = jobs or 1  # one process uses the whole GPU
+    flow = options["flow"]
+    device, jobs = flow_device(flow, options["device"], options["jobs"])
     settings = Settings(
         "videos", options["fps"], options["short_side"] or None, flow, options["flow_store"], device
     )
@@ -124,7 +122,7 @@ def videos(source: Path, out: Path, as_json: bool, **options: Any) -> None:
             progress=progress,
         )
     summary = summarise(prepared.index)
-    say(f"videos described: {prepared.made:,} now, {prepared.kept:,} before")
+    say(f"videos indexed: {prepared.made:,} now, {prepared.kept:,} before")
     say(str(summary))
     if as_json:
         path = click.format_filename(prepared.path)
@@ -133,6 +131,16 @@ def videos(source: Path, out: Path, as_json: bool, **options: Any) -> None:
     else:
         suggest(shlex.join(["i3dzoo", "finetune", "mine", "--data", str(out), *_models(flow)]))
         show(click.format_filename(prepared.path))
+
+
+def flow_device(flow: str | None, device: str, jobs: int | None) -> tuple[str, int | None]:
+    """Return the device and the number of processes that compute optical flow."""
+    if flow != "torch" and device == "auto":
+        return device, jobs
+    from i3dzoo.devices import choose_device
+
+    device = str(choose_device(device))
+    return device, jobs or (1 if flow == "torch" else None)  # one process uses the whole GPU
 
 
 def _models(flow: str | None) -> list[str]:

@@ -28,7 +28,7 @@ _MIB = 1 << 20
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; others than loopback can be reached by other people.",
+    help="Address to listen on. Other people can reach the page unless it is a loopback address.",
 )
 @click.option(
     "--port",
@@ -43,7 +43,7 @@ _MIB = 1 << 20
     metavar="MODEL",
     default="rgb_scratch",
     show_default=True,
-    help="The model that is chosen at first.",
+    help="Model that is selected at the start.",
 )
 @click.option(
     "--max-upload",
@@ -65,7 +65,7 @@ _MIB = 1 << 20
     type=click.IntRange(min=1),
     default=60,
     show_default=True,
-    help="Longest video that optical flow is computed of.",
+    help="Longest video, in seconds, to compute optical flow for.",
 )
 @click.option("--open", "in_browser", is_flag=True, help="Open the page in the browser.")
 @device_option

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from i3dzoo.cli._console import json_option, print_json, say, show, suggest
+from i3dzoo.cli._console import device_option, json_option, print_json, say, show, suggest
 from i3dzoo.cli._parameters import MODEL
 from i3dzoo.cli.progress import find_model, show_progress
 
 if TYPE_CHECKING:
     from i3dzoo.bench import Measurement
+    from i3dzoo.devices import Device
     from i3dzoo.onnx.options import Precision
 
 # `i3dzoo.bench.ENGINES`, which is not imported here because it imports numpy
@@ -49,7 +50,7 @@ _positive = click.IntRange(min=1)
     "precisions",
     multiple=True,
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
-    help="Can be given several times.  [default: fp32; all but tf32 if there is a GPU]",
+    help="Can be given several times.  [default: fp32; all but tf32 on a GPU]",
 )
 @click.option(
     "--batch",
@@ -62,6 +63,7 @@ _positive = click.IntRange(min=1)
 @click.option("--frames", type=click.IntRange(min=9), help="Frames of a clip.  [default: MODEL's]")
 @click.option("--crop", type=click.IntRange(min=16), help="Edge of a clip.  [default: MODEL's]")
 @click.option("--threads", type=_positive, help="Number of CPU threads.")
+@device_option
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="Draw clips per second (PNG, PDF, SVG)."
 )
@@ -72,6 +74,7 @@ def command(
     engines: tuple[str, ...],
     precisions: "tuple[Precision, ...]",
     batches: tuple[int, ...],
+    device: "Device",
     plot: Path | None,
     force: bool,
     as_json: bool,
@@ -95,11 +98,12 @@ def command(
         from i3dzoo.report.canvas import check_plot
 
         check_plot(plot, force)
+    available = available_engines(device)
     path = find_model(model)
-    precisions = precisions or _default_precisions()
+    precisions = precisions or _default_precisions(device)
     benchmarks = [
-        Benchmark(path, engine, precision, batches or (1,), **options)
-        for engine in engines or available_engines()
+        Benchmark(path, engine, precision, batches or (1,), device=device, **options)
+        for engine in engines or available
         for precision in precisions
     ]
     # errors are differences from PyTorch in float32, which comes first
@@ -127,13 +131,13 @@ def command(
             show(plot)
 
 
-def _default_precisions() -> "tuple[Precision, ...]":
-    from i3dzoo.engines.tensorrt_library import gpu_or_none
+def _default_precisions(device: "Device") -> "tuple[Precision, ...]":
+    from i3dzoo.devices import choose_device
+    from i3dzoo.engines.tensorrt_library import gpu
 
-    gpu = gpu_or_none()
-    if gpu is None:
+    if choose_device(device).type != "cuda":
         return ("fp32",)
-    say(f"GPU: {gpu}")
+    say(f"GPU: {gpu()}")
     return ("fp32", "fp16", "bf16")
 
 

@@ -46,7 +46,7 @@ def command() -> None:
 @command.command("ls")
 @json_option
 def ls(as_json: bool) -> None:
-    """List what is kept, with its size and with what is lost if it is removed.
+    """List the cached files, with their sizes and what is lost if they are removed.
 
     \b
     Examples:
@@ -62,7 +62,7 @@ def ls(as_json: bool) -> None:
         print_json({"cache": folder, "size": total, "entries": [entry.to_dict() for entry in kept]})
         return
     if not kept:
-        say(f"nothing is kept in {zoo.cache_dir()}")
+        say(f"the cache {zoo.cache_dir()} is empty")
         return
     _show(kept)
     say(f"\nfolder: {zoo.cache_dir()}")
@@ -92,7 +92,7 @@ def rm(names: tuple[str, ...], yes: bool, as_json: bool) -> None:
 @yes_option
 @json_option
 def prune(yes: bool, as_json: bool) -> None:
-    """Remove unfinished downloads, and what killed processes left; no whole model is removed.
+    """Remove unfinished downloads and the leftovers of killed processes; complete models stay.
 
     \b
     Examples:
@@ -143,7 +143,9 @@ def _remove(kept: "list[Entry]", yes: bool, as_json: bool) -> None:
 
     if kept and not yes:
         if as_json or sys.stdin is None or not sys.stdin.isatty():
-            raise click.UsageError("there is nobody to ask; pass --yes to remove without asking")
+            raise click.UsageError(
+                "standard input is not a terminal; pass --yes to remove without asking"
+            )
         _show(kept, on_stderr=True)
         total = megabytes(sum(entry.size for entry in kept))
         click.confirm(f"Remove {len(kept)} entries, {total}?", abort=True, err=True)

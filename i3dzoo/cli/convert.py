@@ -82,8 +82,8 @@ class _Network:
     "layout",
     type=LAYOUT,
     metavar="LAYOUT",
-    help="Layout of DST, or a converter table of your own (.toml).  [default: the one that the "
-    "suffix of DST stands for, or canonical]",
+    help="Layout of DST, or a converter table of your own (.toml).  [default: by the suffix of "
+    "DST, else canonical]",
 )
 @click.option(
     "--stream",
@@ -123,9 +123,10 @@ def command(**values: Any) -> None:
     """Convert a checkpoint SRC (a file in any layout, or a zoo name) to DST.
 
     The layouts are canonical, deepmind, deepmind600, flax, hassony2, keras, keras3, mmaction,
-    piergiaj and tao; gluoncv and torchscript are only read. The layout of SRC is detected; that of
-    DST is --to, or the only one with the suffix of DST. The mapping of every tensor is printed on
-    standard error. The path of DST is the last line of standard output.
+    piergiaj and tao; gluoncv and torchscript are only read. The layout of SRC is detected. The
+    layout of DST is --to; without it, the suffix of DST must stand for one layout only. The mapping
+    of every tensor is printed on standard error. The path of DST is the last line of standard
+    output.
 
     \b
     Examples:

@@ -29,8 +29,8 @@ from i3dzoo.fetch.find import open_checkpoint
 def command(model: str, target: Path, layout: str, force: bool, as_json: bool) -> None:
     """Sum the kernels of an I3D network over time, which gives a 2D Inception-v1.
 
-    It is the network of images that MODEL is on a clip of one repeated image. After `inflate`, it
-    is the network that was inflated, to rounding.
+    For an image, the 2D network returns what MODEL returns for a clip of that image repeated.
+    Deflating an inflated network gives back the original, up to rounding.
 
     \b
     Examples:

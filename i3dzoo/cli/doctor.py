@@ -19,12 +19,12 @@ from i3dzoo.cli.progress import show_progress
 )
 @json_option
 def command(seconds: float, as_json: bool) -> None:
-    """Examine this machine, and print a block to paste into a report of a problem.
+    """Check this machine, and print a block to paste into a bug report.
 
-    Engines, extras and the decoder of videos are imported and tried, each in a process of its own.
-    The block has versions, devices, the driver, cuDNN, the cache, and known traps with a remedy;
-    no paths but the folder of the cache, and no tokens. The exit code is 1 if PyTorch or the
-    decoder does not work.
+    Engines, extras and the video decoder are imported and tried, each in its own process. The block
+    has versions, devices, the driver, cuDNN, the cache, and known problems with a remedy. It has no
+    tokens, and no path except the cache folder. The exit code is 1 if PyTorch or the decoder does
+    not work.
 
     \b
     Examples:

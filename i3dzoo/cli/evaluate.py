@@ -41,7 +41,8 @@ _path = click.Path(path_type=Path)
 @click.option(
     "--split",
     type=click.Choice(list(_SPLITS)),
-    help="[default: 1, or none for data without splits]",
+    help="Split to evaluate on; none evaluates all videos.  [default: 1, or none for data without "
+    "splits]",
 )
 @click.option(
     "--protocol",
@@ -60,7 +61,7 @@ _path = click.Path(path_type=Path)
 @click.option("--parquet", is_flag=True, help="Write the predictions as parquet, too.")
 @click.option("--confusion", type=_path, help="PNG file of the confusion matrix to draw.")
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Number of views at once.  [default: 8]"
+    "--batch-size", type=click.IntRange(min=1), help="Number of views in a batch.  [default: 8]"
 )
 @click.option(
     "--workers",
@@ -94,10 +95,10 @@ def command(
 
     A model is a zoo name, a checkpoint of any layout, an .onnx file, a TensorRT engine, or a file
     of predictions that an earlier evaluation wrote. The logits of two models are summed. Each video
-    counts once. Predictions are kept as they are made, and the same command continues where it
-    stopped. --split none evaluates all videos, such as those of a folder in TAO's layout. Start the
-    command with torchrun to share the videos among several GPUs. -e runs a TAO spec instead, and
-    KEY=VALUE replaces its keys.
+    counts once. Predictions are saved as they are made, and the same command resumes an interrupted
+    evaluation. --split none evaluates all videos, such as those of a folder in TAO's layout. Start
+    the command with torchrun to share the videos among several GPUs. With -e, a TAO spec is run
+    instead, and KEY=VALUE replaces keys of the spec.
 
     Multi-label models need --annotations, and are evaluated by the mean average precision (mAP).
 
@@ -124,27 +125,24 @@ def command(
     from i3dzoo.evaluation.run import EvaluationConfig, run_evaluation
 
     evaluations = []
-    try:
-        with show_progress() as progress:
-            if spec:
-                from i3dzoo.tao.task import evaluation_config
+    with show_progress() as progress:
+        if spec:
+            from i3dzoo.tao.task import evaluation_config
 
-                model, config = evaluation_config(
-                    spec, models, output=output, progress=progress, **options
-                )
-                models = (model,)
-            else:
-                task["split"] = _SPLITS[task["split"]] if "split" in task else "auto"
-                config = EvaluationConfig(output=output or Path("predictions"), **task, **options)
-            for evaluation in run_evaluation(models, config, progress):
-                evaluations.append(evaluation)
-                if is_main_process():
-                    header = evaluation.predictions.header
-                    if not as_json:
-                        show(f"split {header.split}, {header.protocol}: {evaluation.metrics}")
-                    _write_files(evaluation, config, parquet, confusion, progress)
-    except OptionError as error:
-        raise click.UsageError(str(error)) from error
+            model, config = evaluation_config(
+                spec, models, output=output, progress=progress, **options
+            )
+            models = (model,)
+        else:
+            task["split"] = _SPLITS[task["split"]] if "split" in task else "auto"
+            config = EvaluationConfig(output=output or Path("predictions"), **task, **options)
+        for evaluation in run_evaluation(models, config, progress):
+            evaluations.append(evaluation)
+            if is_main_process():
+                header = evaluation.predictions.header
+                if not as_json:
+                    show(f"split {header.split}, {header.protocol}: {evaluation.metrics}")
+                _write_files(evaluation, config, parquet, confusion, progress)
     destroy_process_group()
     if is_main_process():
         _finish(evaluations, models, config, results, as_json)

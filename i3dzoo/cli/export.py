@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from i3dzoo.cli._console import json_option, key_option, print_json, run_command, say, show
+from i3dzoo.cli._console import (
+    device_option,
+    json_option,
+    key_option,
+    print_json,
+    run_command,
+    say,
+    show,
+)
 from i3dzoo.cli._parameters import MODEL
 from i3dzoo.cli.progress import show_progress
 
 if TYPE_CHECKING:
+    from i3dzoo.devices import Device
     from i3dzoo.exporters.job import Export, Target
 
 _AXES = ("frames", "height", "width")  # of i3dzoo.onnx.options, which --help must not import
@@ -40,11 +49,11 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 
 @click.command()
 @click.argument("words", metavar="[MODEL | KEY=VALUE...]", nargs=-1, type=MODEL)
-@click.option("-e", "--spec", type=_PATH, help="TAO spec to export by instead.")
+@click.option("-e", "--spec", type=_PATH, help="TAO spec that defines the export instead.")
 @click.option(
     "--to",
     type=click.Choice(["onnx", "tensorrt", "tao", "torchscript", "pt2"]),
-    help="The target; pt2 is torch.export.",
+    help="Format to export to; pt2 is torch.export.",
 )
 @click.option("-o", "--output", "path", type=_PATH, help="The file to write.")
 @click.option("--flow", metavar="MODEL", help="Flow network to fuse with MODEL: logits are added.")
@@ -61,9 +70,14 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     type=click.Choice(["fp32", "tf32", "fp16", "bf16"]),
     default="fp32",
     show_default=True,
-    help="Of weights and computation; tf32 is for TensorRT. Inputs and outputs stay float32.",
+    help="Precision of weights and computation; tf32 is for TensorRT only. Inputs and outputs "
+    "stay float32.",
 )
-@click.option("--opset", type=click.IntRange(min=13), help="Of ONNX.  [default: 13; 22 with bf16]")
+@click.option(
+    "--opset",
+    type=click.IntRange(min=13),
+    help="Version of the ONNX operator set.  [default: 13; 22 with bf16]",
+)
 @click.option("--keep-bn", is_flag=True, help="Keep BatchNorm as nodes instead of folding it.")
 @click.option("--features", is_flag=True, help="Add the pooled features as an output.")
 @click.option("--steps", is_flag=True, help="Add the logits of each time step, for timelines.")
@@ -74,7 +88,9 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     help="Take uint8 frames of this size; the graph resizes, crops and scales them.",
 )
 @click.option("--clip", type=_EXISTING, help="Video to compare on.  [default: noise]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the noise.  [default: 0]")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, help="Seed of the noise.  [default: 0]"
+)
 @click.option("--atol", type=float, help="Largest difference from PyTorch that passes, in logits.")
 @click.option(
     "--shapes",
@@ -86,7 +102,8 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option(
     "--compatible",
     type=click.Choice(["gpus", "versions", "all"]),
-    help="TensorRT: build for GPUs from Ampere on, for later versions, or for both.",
+    help="TensorRT: make the engine run on all GPUs from Ampere on, with later versions of "
+    "TensorRT, or both.",
 )
 @click.option("--refittable", is_flag=True, help="TensorRT: allow replacing the weights later.")
 @click.option(
@@ -98,6 +115,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option(
     "--deepstream", type=_PATH, metavar="DIR", help="ONNX: write DeepStream's files into DIR, too."
 )
+@device_option
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @key_option("words")
 @json_option
@@ -105,6 +123,7 @@ def command(
     words: tuple[str, ...],
     spec: Path | None,
     deepstream: Path | None,
+    device: "Device",
     force: bool,
     as_json: bool,
     **options: Any,
@@ -112,8 +131,8 @@ def command(
     """Export MODEL, a zoo name or a file, to another engine or framework.
 
     The file is written only after its output was compared with PyTorch's, at two batch sizes and,
-    if axes are dynamic, at two clip sizes. -e exports to ONNX by a TAO spec instead, and KEY=VALUE
-    replaces its keys.
+    if axes are dynamic, at two clip sizes. With -e, a TAO spec is exported to ONNX instead, and
+    KEY=VALUE replaces keys of the spec.
 
     \b
     Examples:
@@ -131,9 +150,11 @@ def command(
             _check_no_options(options)
             from i3dzoo.tao.inference import export_spec
 
-            result = export_spec(spec, words, force=force, progress=progress)
+            result = export_spec(spec, words, device=device, force=force, progress=progress)
         else:
-            result = _export(words, deepstream, force=force, progress=progress, **options)
+            result = _export(
+                words, deepstream, device=device, force=force, progress=progress, **options
+            )
     if deepstream is not None:
         from i3dzoo.exporters.deepstream import write_deepstream
 

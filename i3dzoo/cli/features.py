@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("videos", metavar="VIDEO...", nargs=-1)
-@click.option("--list", "list_file", help="A file of more videos, one a line; - is stdin.")
+@click.option(
+    "--list", "list_file", help="File with more videos, one per line; - is standard input."
+)
 @click.option(
     "--model",
     required=True,
@@ -49,19 +51,20 @@ if TYPE_CHECKING:
     "--preset",
     type=FEATURE_PRESET,
     metavar="PRESET",
-    help="How a field makes its features: a name of i3dzoo presets, or a YAML file. The options "
-    "below replace its settings.",
+    help="Settings of a research field: a name from i3dzoo presets ls, or a YAML file. The "
+    "options below override them.",
 )
 @setting_options
 @click.option(
     "--flow-folder",
     type=click.Path(path_type=Path),
-    help="Where optical flow is kept, or read from with --flow frames.",
+    help="Folder to keep optical flow in, or to read it from with --flow frames.",
 )
 @click.option(
     "--keep-folders",
     is_flag=True,
-    help="Write a/x.mp4 to a/x.npy.  [default: if two folders hold videos of the same name]",
+    help="Keep the folders of the videos: a/x.mp4 becomes a/x.npy.  [default: only if two videos "
+    "have the same name]",
 )
 @click.option(
     "--on-bad-video",
@@ -74,7 +77,7 @@ if TYPE_CHECKING:
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    help="Windows that the network runs on at once.  [default: by the device]",
+    help="Number of windows in a batch.  [default: depends on the device]",
 )
 @click.option(
     "--shard",
@@ -105,11 +108,12 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write the features of videos: one file for each, [rows, channels], and a JSON beside it.
+    """Extract the features of videos: a file [rows, channels] per video, and a JSON file beside it.
 
-    Files are named after the videos. The JSON says how they were made, and which frames each row
-    has seen. Videos that have one are kept, so the same command resumes where it stopped. Any
-    number of commands can share a folder: each video is extracted by one of them.
+    Files are named after the videos. The JSON file records the settings, and the frames that each
+    row was computed from. Videos that already have features are skipped, so the same command
+    resumes an interrupted run. Any number of commands can write to one folder; each video is
+    extracted once.
 
     \b
     Examples:
@@ -173,7 +177,8 @@ def command(
             failed = sum("error" in document for document in documents)
             done = sum("shape" in document for document in documents)
             kept = len(documents) - done - failed
-            say(f"{len(documents)} videos: {done} extracted, {kept} kept, {failed} failed")
+            counted = "1 video" if len(documents) == 1 else f"{len(documents)} videos"
+            say(f"{counted}: {done} extracted, {kept} kept, {failed} failed")
     if failed and on_bad_video != "skip":
         sys.exit(1)
 
@@ -250,11 +255,14 @@ def _explain_names(
 ) -> None:
     """Say how the files are named, where it may surprise."""
     if repeats := len(videos) - len(names):
-        say(f"{repeats} {'video is' if repeats == 1 else 'videos are'} repeated, and taken once")
+        say(f"{repeats} {'video is' if repeats == 1 else 'videos are'} repeated; each is used once")
     kept = next((name for name in names.values() if len(Path(name).parts) > 1), None)
     if kept is not None and not keep_folders:
         example = f"{output.rstrip('/')}/{kept}.json"
-        say(f"two folders hold videos of the same name: features keep the folders, as in {example}")
+        say(
+            "two folders have videos of the same name, so the features are written to the same "
+            f"folders, as in {example}"
+        )
 
 
 def _explain(

@@ -81,12 +81,16 @@ class Options:
     help="Model to start from, or FILE#KEY; an RGB and a flow model are trained together.",
 )
 @click.option("-e", "--spec", type=_path, help="TAO spec to run instead.")
-@click.option("--split", type=click.Choice(["1", "2", "3", "none"]), help="[default: 1]")
+@click.option(
+    "--split",
+    type=click.Choice(["1", "2", "3", "none"]),
+    help="Split of the dataset; none trains on all its videos.  [default: 1]",
+)
 @click.option(
     "--recipe",
     type=RECIPE,
     metavar="RECIPE",
-    help="tao, paper, small, cpu, smoke, or a YAML file.  [default: one for the data and the "
+    help="tao, paper, small, cpu, smoke, or a YAML file.  [default: chosen for the data and the "
     "device]",
 )
 @click.option(
@@ -114,19 +118,19 @@ class Options:
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="GB",
-    help="Cache decoded frames, up to this size, of all processes.",
+    help="Cache decoded frames, up to this size over all processes.",
 )
 @device_option
 @json_option
 def command(**options: Any) -> None:
     """Fine-tune on a dataset: a prepared one, or videos of your own.
 
-    DATASET is the name of the dataset for the record, such as hmdb51. Videos of your own are a
+    DATASET is the name to record for the dataset, such as hmdb51. Videos of your own are a
     folder <class>/<video>, or a list of videos and classes; see i3dzoo prepare videos.
 
     One process uses one GPU, or the CPU; for several GPUs, start the command with torchrun or
     accelerate launch. Resume an interrupted run with --resume; the result is the same as without
-    the interruption. -e runs a TAO spec instead, and KEY=VALUE replaces its keys.
+    the interruption. With -e, a TAO spec is run instead, and KEY=VALUE replaces keys of the spec.
 
     \b
     Examples:

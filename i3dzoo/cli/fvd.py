@@ -66,29 +66,34 @@ class _Lengths(click.ParamType):  # type: ignore[type-arg] # older clicks are no
     type=click.Choice(["start", "center", "random"]),
     help="Where in a video the clip starts.  [default: the protocol's]",
 )
-@click.option("--clips-per-video", type=_positive, help="[default: 1]")
+@click.option("--clips-per-video", type=_positive, help="Clips of each video.  [default: 1]")
 @click.option(
     "--short-videos",
     type=click.Choice(["error", "skip"]),
     help="What to do with a video shorter than a clip.  [default: the protocol's]",
 )
 @click.option("--videos", type=_positive, help="Videos of each set.  [default: the protocol's]")
-@click.option("--seed", type=click.IntRange(min=0), help="[default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of random choices.  [default: 0]")
 @click.option(
     "--range",
     "value_range",
     type=click.Choice(["0..1", "-1..1", "0..255"]),
-    help="What floats of an array stand for.  [default: as their values show]",
+    help="Value range of arrays of floats.  [default: detected]",
 )
 @click.option(
     "--layout",
     type=click.Choice(["NTHWC", "NCTHW", "NTCHW"]),
-    help="Axes of an array of videos.  [default: by the axis of 3]",
+    help="Order of the axes of an array.  [default: detected by the axis of length 3]",
 )
 @click.option("--stats", type=_path, help="File of REAL's statistics, to write or to reuse.")
-@click.option("--lengths", type=_Lengths(), default=(), help="Further lengths: 10,12 or 10-30.")
 @click.option(
-    "--bootstrap", "rounds", type=_positive, help="Rounds, for a confidence interval of 95 %."
+    "--lengths", type=_Lengths(), default=(), help="Further clip lengths, such as 10,12 or 10-30."
+)
+@click.option(
+    "--bootstrap",
+    "rounds",
+    type=_positive,
+    help="Number of bootstrap rounds, for a 95% confidence interval.",
 )
 @click.option("--plot", type=_path, help="Draw the features and FVD against N (PNG, PDF, SVG).")
 @click.option(
@@ -104,7 +109,7 @@ class _Lengths(click.ParamType):  # type: ignore[type-arg] # older clicks are no
     type=_positive,
     default=8,
     show_default=True,
-    help="Clips that run at once.",
+    help="Number of clips in a batch.",
 )
 @click.option("--selftest", "run_selftest", is_flag=True, help="Recompute published values.")
 @device_option
@@ -113,7 +118,8 @@ class _Lengths(click.ParamType):  # type: ignore[type-arg] # older clicks are no
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
     default="fp32",
     show_default=True,
-    help="Precision of the network. FVD is defined in fp32; in the others its error is not known.",
+    help="Precision of the network. FVD is defined in fp32; on an H100, tf32 and fp16 were up to "
+    "0.06 % off, and bf16 0.5 %.",
 )
 @click.option("--force", is_flag=True, help="Replace the plot if it exists.")
 @json_option
@@ -140,8 +146,8 @@ def command(
 
     REAL and FAKE are folders of videos or of folders of images; .npy or .npz arrays of videos,
     uint8 or floats [N, T, H, W, 3] or [N, 3, T, H, W], or of features [N, 400]; or statistics that
-    --stats has saved. They may have other numbers of videos. No video is taken twice, and frames
-    are taken at the videos' own rate.
+    --stats has saved. The two sets can differ in size. Each video is used once, at its own frame
+    rate.
 
     \b
     Examples:

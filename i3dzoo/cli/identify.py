@@ -25,12 +25,12 @@ from i3dzoo.zoo.known_files import KnownFile, known_file
 @key_option("files")
 @json_option
 def command(files: tuple[str, ...], as_json: bool) -> None:
-    """Detect the layout of FILES, and which published checkpoint they are.
+    """Detect the layout of FILES, and find the published checkpoint that they come from.
 
     The CRC32C of every tensor is compared with those of the published checkpoints, whatever the
-    layout. The result is all of a checkpoint, its trunk with another head, its convolutions with
-    other BatchNorm values, or the nearest one. A file in half precision is compared with the cached
-    checkpoints, rounded in the same way. All networks of a file are listed as FILE#KEY.
+    layout. The result is a whole checkpoint, its trunk with another head, its convolutions with
+    other BatchNorm values, or the nearest checkpoint. A file in half precision is compared with the
+    cached checkpoints, rounded in the same way. All networks of a file are listed as FILE#KEY.
 
     \b
     Examples:

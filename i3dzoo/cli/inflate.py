@@ -28,7 +28,8 @@ from i3dzoo.files import check_output
 @click.option(
     "--in-channels",
     type=click.Choice(["2", "3"]),
-    help="Make a network for flow (2) by averaging the first kernels over the colours.",
+    help="Make a network for flow (2) by averaging the kernels of the first layer over the "
+    "colours.",
 )
 @click.option(
     "--input",
@@ -67,8 +68,8 @@ def command(
     """Inflate a 2D Inception-v1 (GoogLeNet) SRC, such as one trained on ImageNet, to I3D.
 
     SRC is a state dict of torchvision's GoogLeNet, or a checkpoint of TF-slim's Inception-v1. DST
-    is a canonical file (.safetensors), from which finetune starts. BatchNorm and the head stay as
-    they are; auxiliary heads are left out.
+    is a canonical file (.safetensors) for `finetune --from`. BatchNorm and the head stay as they
+    are; auxiliary heads are left out.
 
     \b
     Examples:
@@ -80,8 +81,8 @@ def command(
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     if target.suffix != ".safetensors":
         raise click.UsageError(
-            f"DST is {target}; expected a file .safetensors, which holds the description; i3dzoo "
-            "convert writes other layouts from it"
+            f"DST is {target}; expected a .safetensors file, which stores the description; i3dzoo "
+            "convert makes other layouts from it"
         )
     check_output(target, force)
     channels = int(in_channels) if in_channels else None

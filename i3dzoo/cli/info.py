@@ -39,7 +39,7 @@ from i3dzoo.zoo.statistics import TensorStatistics
 def command(model: str, size: Size | None, tensors: bool, as_json: bool) -> None:
     """Show the details of a zoo model, a file or a Hub repository.
 
-    The cost of a clip counts a multiply-add as two operations, and only those of convolutions.
+    The cost of a clip is that of its convolutions; a multiply-add counts as two operations.
     --tensors reads the file, so a zoo model must be cached; the checksum is the masked CRC32C that
     DeepMind's checkpoints have.
 

@@ -20,7 +20,7 @@ def command(user: str | None, as_json: bool) -> None:
     """List the published checkpoints: stream, classes, metrics, licence, size, cached or not.
 
     Top-1 and top-5 are the published percentages; `i3dzoo info NAME` shows the source. The column
-    `from` names the data of the pretraining. The size is that of the download.
+    `from` is the pretraining dataset. The size is that of the download.
 
     \b
     Examples:

@@ -54,7 +54,9 @@ def _number_or(word: str, number: type[int] | type[float]) -> Any:
 
 @click.command()
 @click.argument("videos", metavar="[VIDEO... | KEY=VALUE...]", nargs=-1)
-@click.option("--list", "list_file", help="A file of more videos, one a line; - is stdin.")
+@click.option(
+    "--list", "list_file", help="File with more videos, one per line; - is standard input."
+)
 @click.option(
     "--model",
     type=MODEL,
@@ -77,7 +79,8 @@ def _number_or(word: str, number: type[int] | type[float]) -> Any:
     "--clips",
     metavar="N|whole",
     type=_number_or("whole", int),
-    help="Number of clips, whose logits are averaged; or all frames as one clip.  [default: 1]",
+    help="Number of clips whose logits are averaged; whole takes all frames as one clip.  "
+    "[default: 1]",
 )
 @click.option("--timeline", is_flag=True, help="Predict over time, on the whole video.")
 @click.option(
@@ -107,7 +110,7 @@ def _number_or(word: str, number: type[int] | type[float]) -> Any:
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    help="Clips that the network runs on at once.  [default: by the device]",
+    help="Number of clips in a batch.  [default: depends on the device]",
 )
 @device_option
 @engine_option
@@ -132,11 +135,11 @@ def command(
 ) -> None:
     """Predict the action in videos.
 
-    A VIDEO is a video file, a GIF, a folder of numbered frames, or a .npy or .npz array: uint8
-    [T, H, W, 3], or float32 [1, T, 224, 224, 3] from -1 to 1; or a folder of videos, or a pattern.
+    A VIDEO is a video file, a GIF, a folder of numbered frames, or a .npy or .npz array: uint8 [T,
+    H, W, 3], or float32 [1, T, 224, 224, 3] from -1 to 1; or a folder of videos, or a pattern.
     Frames are sampled, resized, cropped and scaled as the model's metadata says. The centre clip of
-    the video is classified unless --clips or --timeline is given. -e predicts the videos of a TAO
-    spec, as TAO's inference does, and KEY=VALUE replaces its keys.
+    the video is classified unless --clips or --timeline is given. With -e, the videos of a TAO spec
+    are predicted as TAO's inference does; KEY=VALUE replaces keys of the spec.
 
     \b
     Examples:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from i3dzoo.cli._console import flow_device_option, json_option, print_json, say, show, suggest
-from i3dzoo.cli._prepare_videos import videos
+from i3dzoo.cli._console import device_option, json_option, print_json, say, show, suggest
+from i3dzoo.cli._prepare_videos import flow_device, videos
 from i3dzoo.cli.progress import show_progress
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str) -> float | Non
         rate = 0.0
     if not 0 < rate <= 1000:
         raise click.BadParameter(
-            f"{value!r} is not a number from 0 to 1000 and not 'native'", ctx, param
+            f"expected a number from 0 to 1000, or native; found {value!r}", ctx, param
         )
     return rate
 
@@ -89,7 +89,7 @@ _OPTIONS = [
         show_default=True,
         help="Store flow as images in u/ and v/, or as one lossless array per clip.",
     ),
-    flow_device_option,
+    device_option,
     click.option(
         "--jobs",
         type=click.IntRange(min=1),
@@ -164,7 +164,8 @@ def ucf101(**options: Any) -> None:
 @click.option(
     "--splits",
     type=click.Path(path_type=Path),
-    help="Folder of the official split lists, for the names of the clips.  [default: made up]",
+    help="Folder of the official split lists, for the names of the clips.  [default: generated "
+    "names]",
 )
 @click.option(
     "--per-class",
@@ -216,7 +217,7 @@ def generated(
             f"--per-class {per_class}: expected a number of 1 or more, or 'all' with --splits"
         )
     if classes is not None and splits is not None:
-        raise click.UsageError("--classes does not go with --splits, which lists the classes")
+        raise click.UsageError("--classes cannot be used with --splits, which lists the classes")
     from i3dzoo.video.generate import Shape, choose, generate, invent
     from i3dzoo.video.splits import read_splits
 
@@ -244,12 +245,7 @@ def _prepare(dataset: "DatasetName", options: _Options) -> None:
     from i3dzoo.video.extract import Settings
     from i3dzoo.video.prepare import prepare
 
-    device, jobs = options.device, options.jobs
-    if options.flow == "torch":
-        from i3dzoo.devices import choose_device
-
-        device = str(choose_device(device))
-        jobs = jobs or 1  # one process uses the whole GPU
+    device, jobs = flow_device(options.flow, options.device, options.jobs)
     settings = Settings(
         options.layout,
         options.fps,

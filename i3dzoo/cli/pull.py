@@ -33,7 +33,7 @@ from i3dzoo.zoo.manifest import Manifest
     type=click.FloatRange(min=0, min_open=True, max=1e6),
     default=1.0,
     show_default=True,
-    help="Refuse a repository whose files to download have more.",
+    help="Largest total download of a repository.",
 )
 @json_option
 def command(

@@ -38,8 +38,13 @@ _path = click.Path(path_type=Path)
     type=click.Path(path_type=Path),
     help="ONNX export of the same network, to be pushed too.",
 )
-@click.option("--base-model", help="Hub repository of the model it was trained from.")
-@click.option("--dataset", "datasets", multiple=True, help="Dataset it was trained on; can repeat.")
+@click.option("--base-model", help="Hub repository of the model that this one was fine-tuned from.")
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    help="Dataset that the model was trained on. Can be repeated.",
+)
 @click.option("--parent", metavar="COMMIT", help="Push only if the branch is at this commit.")
 @click.option("--dry-run", is_flag=True, help="Show the files and the model card; send nothing.")
 @key_option("model")
@@ -58,12 +63,12 @@ def command(
 ) -> None:
     """Push a checkpoint (a file in any layout, or a zoo name) to the Hugging Face Hub.
 
-    One commit has the canonical weights, config.json, preprocessor_config.json, labels.txt,
+    One commit contains the canonical weights, config.json, preprocessor_config.json, labels.txt,
     SHA256SUMS and a model card. training_curves.png and confusion_matrix.png are added if they are
     in the folder of FILE. The licence and the labels must be known.
 
-    The URL of the commit is the last line of standard output. The token is that of `hf auth login`,
-    or HF_TOKEN.
+    The URL of the commit is the last line of standard output. The token comes from `hf auth login`
+    or from HF_TOKEN.
 
     \b
     Examples:

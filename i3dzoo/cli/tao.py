@@ -38,7 +38,9 @@ def command() -> None:
     type=click.Path(path_type=Path),
     help="The spec, with the names of any version of TAO.",
 )
-@click.option("-r", "--results_dir", "results", help="Folder of the results; as results_dir=.")
+@click.option(
+    "-r", "--results_dir", "results", help="Folder of the results; the same as results_dir=."
+)
 @click.option("-k", "--key", help="Has no effect: i3dzoo writes no encrypted files.")
 @click.option("--force", is_flag=True, help="Export: replace the file if it exists.")
 @device_option
@@ -130,12 +132,12 @@ def _inference(
 
 
 def _export(
-    spec: Path, overrides: tuple[str, ...], progress: Any, *, force: bool, **_: Any
+    spec: Path, overrides: tuple[str, ...], progress: Any, *, device: Any, force: bool
 ) -> list[str]:
     from i3dzoo.exporters.deepstream import trtexec_command
     from i3dzoo.tao.launcher import export
 
-    result = export(spec, overrides, force=force, progress=progress)
+    result = export(spec, overrides, device=device, force=force, progress=progress)
     progress.message(f"TensorRT engine: {trtexec_command(result)}")
     return [str(result.path)]
 

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from i3dzoo.cli._console import json_option, key_option, print_json, run_command, say, show
+from i3dzoo.cli._console import (
+    device_option,
+    json_option,
+    key_option,
+    print_json,
+    run_command,
+    say,
+    show,
+)
 from i3dzoo.cli._parameters import MODEL
 from i3dzoo.cli.progress import find_model
 
 if TYPE_CHECKING:
     from i3dzoo.checkpoints.metadata import Stream
+    from i3dzoo.devices import Device
     from i3dzoo.verify import OutputDifference
 
 _MAX_PRINTED = 12  # tensors that differ
@@ -38,13 +47,14 @@ _file = click.Path(path_type=Path, exists=True)
 @click.option(
     "--logits-atol",
     type=_difference,
-    help="Decide by the logits: the largest difference between them that passes.",
+    help="Compare the logits instead of the tensors: the largest difference that passes.",
 )
 @click.option(
     "--stream",
     type=click.Choice(["rgb", "flow"]),
     help="The network to check in files that hold two, such as joint TAO checkpoints.",
 )
+@device_option
 @key_option("models")
 @json_option
 def command(
@@ -118,11 +128,16 @@ def _compare(
     numeric: bool,
     clip: Path | None,
     logits_atol: float | None,
+    device: "Device",
 ) -> dict[str, Any]:
     """Return the JSON document about the differences between two models."""
     from i3dzoo.fetch.find import open_checkpoint
     from i3dzoo.verify import compare_outputs, compare_tensors, random_clip
 
+    if numeric:
+        from i3dzoo.devices import choose_device
+
+        choose_device(device)  # before anything is read
     here, there = find_model(model), find_model(against)
     first, second = (open_checkpoint(file, stream=stream) for file in (here, there))
     spec, same_input = first.metadata.input, first.metadata.input == second.metadata.input
@@ -141,7 +156,7 @@ def _compare(
             from i3dzoo.video import centre_clip
 
             pixels = centre_clip(clip, spec)[None]
-        outputs = compare_outputs(first, second, pixels)
+        outputs = compare_outputs(first, second, pixels, device)
     if logits_atol is not None:
         largest = outputs[-1].largest
         agrees = largest is not None and largest <= logits_atol

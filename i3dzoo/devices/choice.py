@@ -61,10 +61,9 @@ def choose_device(name: Device = "auto") -> "torch.device":
         "mps": torch.backends.mps.is_available(),
     }
     if not there[device.type]:
-        raise OptionError(
-            f"there is no device {name!r}; PyTorch finds {describe_devices()}; use --device cpu, "
-            "or one of these"
-        )
+        found = describe_devices()
+        remedy = "--device cpu" if found.startswith("only") else "one of these"
+        raise OptionError(f"there is no device {name!r}; PyTorch finds {found}; use {remedy}")
     if name not in ("cpu", "cuda") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise OptionError(
             f"{name!r} is one device, but there are several processes, each with a GPU of its own; "

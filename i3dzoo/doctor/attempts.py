@@ -118,7 +118,7 @@ def try_tensorrt() -> Report:
     installed = library()
     gpu = check_gpu(installed.name, installed.name)
     if installed.module.Builder(logger(installed.module)) is None:
-        raise RuntimeError("no builder of engines could be created")
+        raise RuntimeError("TensorRT's builder could not be created")
     return {"detail": f"{installed.name} {installed.version} on {gpu}"}
 
 

@@ -115,7 +115,7 @@ class Examination:
         sizes = f"{cache['size'] / 1e6:.0f} MB, {cache['free_bytes'] / 1e9:.0f} GB free"
         lines = [
             f"i3dzoo {__version__}, Python {system['python']}, {system['platform']}, {machine}",
-            f"driver      {system['driver'] or 'none of NVIDIA'}",
+            f"driver      {system['driver'] or 'no NVIDIA driver'}",
             *_devices(self.attempts),
             f"variables   {_pairs(system['environment']) or 'none set'}",
         ]

@@ -129,7 +129,7 @@ def _load_working(
             if name == candidates[-1] and not engines:
                 raise
             reason = str(error).strip().partition("\n")[0]
-            progress.message(f"engine {name} is left out: {reason}")
+            progress.message(f"engine {name} is skipped: {reason}")
             continue
         engines[name] = engine
     return engines

@@ -43,7 +43,7 @@ class FallbackEngine:
         self._engine: _Engine
         try:
             self._engine = load_fused()
-        except Exception as error:
+        except Exception as error:  # Triton, CUDA and compilers fail in many ways
             self._engine = self._replacement(error)
         self.metadata, self.labels = self._engine.metadata, self._engine.labels
         self.num_classes, self.device = self._engine.num_classes, self._engine.device
@@ -74,7 +74,7 @@ class FallbackEngine:
     def _call(self, run: Callable[[_Engine], T]) -> T:
         try:
             return run(self._engine)
-        except Exception as error:
+        except Exception as error:  # Triton, CUDA and compilers fail in many ways
             self._engine = self._replacement(error)
         return run(self._engine)
 

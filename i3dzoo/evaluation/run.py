@@ -341,7 +341,9 @@ def _open_data(
         data = read_index(data) if isinstance(data, Path) else data
         role = data.held_out(int(split), training=False)
         if role == "val":
-            progress.message(f"{config.data}: has no test videos; evaluates the validation videos")
+            progress.message(
+                f"{config.data}: has no test videos; the validation videos are evaluated"
+            )
     dataset = VideoDataset(
         data,
         {model.metadata.stream: model.metadata.input},

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from i3dzoo.checkpoints.checkpoint import Checkpoint
 from i3dzoo.checkpoints.suffixes import EXPORTS, check_suffix, suffixes
+from i3dzoo.devices import Device, choose_device
 from i3dzoo.errors import OptionError, OutputError
 from i3dzoo.exporters.job import EngineOptions, Export, ExportJob, ParityOptions, Target
 from i3dzoo.fetch.find import find, open_checkpoint
@@ -56,6 +57,7 @@ def export(
     compatible: Literal["gpus", "versions", "all"] | None = None,
     refittable: bool = False,
     refit: Path | None = None,
+    device: Device = "auto",
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Export:
@@ -96,11 +98,14 @@ def export(
             library (`versions`), or for `all`; such an engine is slower.
         refittable: TensorRT: allow replacing the weights later.
         refit: TensorRT: a refittable engine; copy it with the weights of `model`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`, for the comparison with PyTorch. A
+            TensorRT engine is built on the GPU of this number.
         force: Replace files that exist.
-        progress: Receives the progress of TensorRT's builder.
+        progress: Receives the progress of the comparison and of TensorRT's builder.
 
     Raises:
-        OptionError: Options contradict each other, or do not apply to the target.
+        OptionError: Options contradict each other, or do not apply to the target; or there is no
+            such device.
         OutputError: The file exists or cannot be written.
         FormatError: The export differs from PyTorch by more than is allowed.
         MetadataError: The checkpoints do not fit together, or the options do not fit them.
@@ -130,10 +135,13 @@ def export(
     _check_options(to, used, precision)
     path = Path(path)
     _check_outputs(path, to, force)
+    choose_device(device)  # which becomes the current GPU
     models = [model] if flow is None else [model, flow]
     with exclusive(path):
         checkpoints = tuple(_read(source, frames, crop) for source in models)
-        return _make(ExportJob(checkpoints, to, path, options, engine, parity, refit, progress))
+        return _make(
+            ExportJob(checkpoints, to, path, options, engine, parity, refit, device, progress)
+        )
 
 
 def _changed(record: Record) -> set[str]:

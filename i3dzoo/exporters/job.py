@@ -8,6 +8,7 @@ from typing import Literal
 
 from i3dzoo.checkpoints.checkpoint import Checkpoint
 from i3dzoo.checkpoints.metadata import Metadata
+from i3dzoo.devices import Device
 from i3dzoo.errors import OptionError
 from i3dzoo.files import atomic_write
 from i3dzoo.onnx.options import ExportOptions, Precision
@@ -111,7 +112,7 @@ class ExportJob:
     """What to export, and where.
 
     `checkpoints` is one checkpoint, or one of each stream. `refit` is a refittable engine whose
-    weights are to be replaced.
+    weights are to be replaced. The comparison with PyTorch runs on `device`.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -121,6 +122,7 @@ class ExportJob:
     engine: EngineOptions = field(default_factory=EngineOptions)
     parity: ParityOptions = field(default_factory=ParityOptions)
     refit: Path | None = None
+    device: Device = "cpu"
     progress: Progress = SILENT
 
     def write(

@@ -17,6 +17,6 @@ def export_onnx(job: ExportJob) -> Export:
     data = model.SerializeToString(deterministic=True)
     bf16 = job.options.precision == "bf16"
     runnable = to_float32(model).SerializeToString() if bf16 else data
-    parity = check_parity(job, OnnxEngine(runnable).run, "onnxruntime")
+    parity = check_parity(job, OnnxEngine(runnable, device=job.device).run, "onnxruntime")
     remarks = (_BF16_REMARK,) if bf16 else ()
     return job.write({job.path: data}, parity, len(model.graph.node), remarks)

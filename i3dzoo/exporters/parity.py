@@ -10,10 +10,10 @@ import torch
 
 from i3dzoo.arrays import Array
 from i3dzoo.checkpoints.metadata import Input
+from i3dzoo.engines.torch import TorchEngine
 from i3dzoo.errors import FormatError
 from i3dzoo.exporters.job import Case, ExportJob, Parity
 from i3dzoo.onnx.options import OUTPUT, ExportOptions, Precision, Size
-from i3dzoo.pretrained import InceptionI3d, build
 from i3dzoo.video import centre_clip, preprocess, probe, sampling, stream
 from i3dzoo.video.transforms import resize_frames
 
@@ -42,9 +42,13 @@ def check_parity(
     if batches is None:
         batches = [(1, (None, None, None)), (2, (None, None, None))]
         batches += [(2, _OTHER_SIZE)] if job.options.dynamic else []
-    networks = [build(checkpoint).float() for checkpoint in job.checkpoints]
+    engines = [
+        TorchEngine.from_checkpoint(checkpoint, job.device, "fp32")
+        for checkpoint in job.checkpoints
+    ]
     read_clip = functools.cache(centre_clip)
     cases = []
+    job.progress.start("comparisons with PyTorch", len(batches), "items")
     for batch, size in batches:
         inputs, clips = _make_inputs(job, batch, size, read_clip)
         outputs = run(inputs)
@@ -55,7 +59,7 @@ def check_parity(
                     f"not finite at batch {batch}; {job.options.precision} cannot hold the numbers "
                     "of this network, so use another --precision"
                 )
-        expected = _expected_outputs(networks, clips, job.options)
+        expected = _expected_outputs(engines, clips, job.options)
         case = _compare(job, inputs, outputs, expected)
         if not case.error <= case.tolerance:  # also if the error is not a number
             raise FormatError(
@@ -64,6 +68,7 @@ def check_parity(
                 "Pass a larger --atol if this is good enough, or another --precision"
             )
         cases.append(case)
+        job.progress.update(len(cases))
     clip = job.parity.clip
     return Parity(runner, str(clip) if clip else f"noise, seed {job.parity.seed}", tuple(cases))
 
@@ -127,21 +132,20 @@ def _video_frames(spec: Input, pixels: tuple[int, int], video: Path) -> Array:
 
 
 def _expected_outputs(
-    networks: Sequence[InceptionI3d], clips: Sequence[torch.Tensor], options: ExportOptions
+    engines: Sequence[TorchEngine], clips: Sequence[torch.Tensor], options: ExportOptions
 ) -> dict[str, Array]:
     """Return PyTorch's outputs, by the names of the exported network's."""
     outputs: dict[str, Array] = {}
     logits = []
-    with torch.inference_mode():
-        for network, clip in zip(networks, clips, strict=True):
-            suffix = f"_{'rgb' if network.in_channels == 3 else 'of'}" if len(networks) > 1 else ""
-            if network.num_classes:
-                steps = network.step_logits(clip)
-                logits.append(steps.mean(1).numpy())
-                if options.steps:
-                    outputs["fc_steps"] = steps.numpy()
-            if options.features or not network.num_classes:
-                outputs[f"features{suffix}"] = network.features(clip).numpy()
+    for engine, clip in zip(engines, clips, strict=True):
+        suffix = f"_{'rgb' if clip.shape[1] == 3 else 'of'}" if len(engines) > 1 else ""
+        if engine.num_classes:
+            steps = engine.step_logits(clip).cpu()
+            logits.append(steps.mean(1).numpy())
+            if options.steps:
+                outputs["fc_steps"] = steps.numpy()
+        if options.features or not engine.num_classes:
+            outputs[f"features{suffix}"] = engine.features(clip).cpu().numpy()
     if logits:
         outputs[OUTPUT] = np.sum(logits, axis=0)
     return outputs

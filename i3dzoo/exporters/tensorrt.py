@@ -55,7 +55,7 @@ def build(job: ExportJob) -> Export:
     job = dataclasses.replace(job, options=graph_options(job.options, installed))
     profile = parse_shapes(job.engine.shapes, job.checkpoints, job.options)
     model = build_model(job.checkpoints, job.options)
-    run = OnnxEngine(to_float32(model).SerializeToString()).run
+    run = OnnxEngine(to_float32(model).SerializeToString(), device=job.device).run
     graph_parity = check_parity(job, run, "the engine's graph in onnxruntime")
     description = describe(job.checkpoints, job.options)
     plan, sidecar = build_engine(

@@ -2,7 +2,7 @@
 
 A video whose JSON exists is kept, so extraction resumes where it stopped. Any number of processes
 can write to one folder: each video is claimed by one of them, and what a killed process had claimed
-is free. The folder can be an address of fsspec, such as s3://, which knows no claims.
+is free. The folder can be an address of fsspec, such as s3://, where nothing can be claimed.
 """
 
 from collections import deque

@@ -164,7 +164,7 @@ class Planner:
     def _method(self) -> FlowMethod:
         method = self.settings.flow or "tvl1"
         if method == "frames":
-            raise OptionError("flow frames needs optical flow that is stored")
+            raise OptionError("flow frames needs stored optical flow")
         return "torch" if method == "tvl1" and self.device.type == "cuda" else method
 
     def _kept_flow(self, info: VideoInfo) -> VideoInfo | None:

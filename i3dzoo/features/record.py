@@ -69,7 +69,7 @@ class FolderRecord:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Hold the record, of which the models and the settings are still these."""
+        """Check that the record still has these models and settings, and hold it."""
         with self.store.claim(NAME, _wait):
             found = self._read()
             if found is None or not self._is_own(found):

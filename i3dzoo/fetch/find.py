@@ -100,7 +100,7 @@ def _of_run(folder: Path) -> Path | None:
             raise OptionError(f"{folder}: is a run with a network for each stream; give {options}")
         path = folder / f"{name}.safetensors"
         if path.is_file():
-            _LOG.warning("%s: took %s of this run", folder, path.name)
+            _LOG.warning("%s: uses %s of this run", folder, path.name)
             return path
     raise MissingFileError(
         f"{folder}: is a run without best.safetensors and last.safetensors; continue it with "

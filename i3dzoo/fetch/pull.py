@@ -205,7 +205,7 @@ def _convert(model: Manifest, layout: str | None, path: Path, target: Path) -> N
 
 
 def _inflated(model: Manifest, path: Path) -> Checkpoint:
-    """Inflate the published network of images, and drop its head: its classes are not of clips."""
+    """Inflate the published 2D network, and drop its head: its classes are not of clips."""
     files = [file for source in model.sources if isinstance(source, Files) for file in source.files]
     digests = {digest_like(path, file.digest) for file in files if file.digest != "none"}
     if digests.isdisjoint(file.digest for file in files):

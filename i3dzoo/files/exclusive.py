@@ -124,7 +124,7 @@ def _lock_output(path: Path, output: Path, waiting: Callable[[str], object] | No
                     os.lseek(descriptor, 0, os.SEEK_SET)
                     os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
                 return descriptor
-        except BaseException:
+        except BaseException:  # also if Ctrl-C ends the wait
             os.close(descriptor)
             raise
         os.close(descriptor)

@@ -41,7 +41,7 @@ class Store(Protocol):
         """Claim a file for this process; see `i3dzoo.files.exclusive.claim`.
 
         With `waiting`, this waits until no other process has claimed it, and calls `waiting` with a
-        remark if one has. There are no claims at addresses, where every claim is granted.
+        remark if one has. At addresses, every claim is granted, because they have no locks.
         """
 
 

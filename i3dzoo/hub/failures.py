@@ -97,7 +97,7 @@ def _translate(
             "command again, and check HF_ENDPOINT and the proxies if the error persists"
         )
     problem = f"{problem}: {shorten(str(cause))}"
-    return error(f"{where}: {endpoint()} answers in another form than the Hub ({problem})")
+    return error(f"{where}: {endpoint()} does not answer as the Hub does ({problem})")
 
 
 def _reason(error: Any) -> str:

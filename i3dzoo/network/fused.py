@@ -34,6 +34,7 @@ from i3dzoo.network.architecture import (
     output_size,
     pad_axis,
 )
+from i3dzoo.network.bias_correction import expected_inputs
 
 LOGITS: Final = "logits"
 """Name of the output [N, steps, classes] among those of `FusedI3D`."""
@@ -116,6 +117,8 @@ class FusedI3D:
         self._sides = [_new_stream(device) for _ in range(2)]
         self._tensors = tensors
         self.channels = tensors[f"{STEM[0].name}.conv.weight"].shape[1]
+        means = expected_inputs({name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+        self._mean_inputs = {name: torch.from_numpy(mean) for name, mean in means.items()}
         self._stem_weight, self._stem_bias = self._fold_stem()
         self._stem_weights: dict[tuple[int, ...], Tensor] = {}
         self._layers: dict[str, _Layer] = {}
@@ -130,7 +133,7 @@ class FusedI3D:
         if HEAD_WEIGHT in tensors:
             weight = tensors[HEAD_WEIGHT].float().flatten(1).to(device)
             self._head = weight, tensors[HEAD_BIAS].float().to(device)
-        del self._tensors
+        del self._tensors, self._mean_inputs
         self._graphs: OrderedDict[Any, _Graph] = OrderedDict()
 
     def __call__(self, x: Tensor, wanted: Collection[str] = (LOGITS,)) -> dict[str, Tensor]:
@@ -395,14 +398,19 @@ class FusedI3D:
         return torch.empty(shape, dtype=self.dtype, device=self.device)
 
     def _folded(self, unit: Unit) -> tuple[Tensor, Tensor]:
-        """Return the weight [out, in, k, k, k] and bias of a unit, float64, BatchNorm folded."""
+        """Return the weight [out, in, k, k, k] and bias of a unit, float64, BatchNorm folded.
+
+        The bias makes up for what rounding the weight does to the mean of the outputs.
+        """
         weight = self._tensors[f"{unit.name}.conv.weight"].double().cpu()
         gamma, beta, mean, variance = (
             self._tensors[f"{unit.name}.bn.{part}"].double().cpu()
             for part in ("weight", "bias", "running_mean", "running_var")
         )
         scale = gamma / (variance + self.variant.epsilon).sqrt()
-        return weight * scale.view(-1, 1, 1, 1, 1), beta - mean * scale
+        weight = weight * scale.view(-1, 1, 1, 1, 1)
+        lost = (weight - weight.to(self.dtype).double()).sum((2, 3, 4))
+        return weight, beta - mean * scale + lost @ self._mean_inputs[unit.name]
 
     def _fold_stem(self) -> tuple[Tensor, Tensor]:
         """Return the weight [128, 49 * 32] for windows of 9 pixels, and the bias [64]."""

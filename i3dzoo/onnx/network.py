@@ -25,7 +25,7 @@ from i3dzoo.network.architecture import (
     output_size,
     pad_axis,
 )
-from i3dzoo.onnx.bias_correction import MANTISSA_BITS, expected_inputs, round_weights
+from i3dzoo.network.bias_correction import MANTISSA_BITS, expected_inputs, round_weights
 from i3dzoo.onnx.folding import BN_PARTS, fold_batch_norm
 from i3dzoo.onnx.graph import GraphBuilder
 from i3dzoo.onnx.options import Size

@@ -85,7 +85,7 @@ def find_entries(names: Iterable[str]) -> list[Entry]:
             others = {path.name for path in others_in_hub_cache()}
             hint = "; the Hub's cache has it, but not from i3dzoo: use hf cache rm"
             raise UnknownNameError(
-                f"{name}: nothing of this name is kept"
+                f"{name}: nothing in the cache has this name"
                 f"{hint if _MODELS + plain.replace('/', '--') in others else f'; found {known}'}"
             )
         found += matches
@@ -119,7 +119,7 @@ def _of_zoo() -> Iterator[Entry]:
     root = zoo.cache_dir()
     for path in _children(root / "models"):
         if path.suffix == ".safetensors" and not path.name.startswith("."):
-            loss = "a file that is not of the zoo"
+            loss = "a file that is not a zoo model"
             if path.stem in zoo.names():
                 source = zoo.manifest(path.stem).sources[0]
                 loss = f"a download of {source.total_size / 1e6:.0f} MB ({source.title})"
@@ -129,7 +129,7 @@ def _of_zoo() -> Iterator[Entry]:
         yield Entry("download", path.name, path, root, size_of(path), loss)
     for path in _children(root):
         if path.name not in _KNOWN and not path.name.startswith("."):
-            loss = _LOSSES.get(path.name, "what another version of i3dzoo made")
+            loss = _LOSSES.get(path.name, "files of another version of i3dzoo")
             yield Entry("other", path.name, path, root, size_of(path), loss)
 
 

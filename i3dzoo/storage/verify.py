@@ -51,7 +51,7 @@ def _check_model(entry: Entry) -> str:
     """Compare a model of the zoo with the published checksums, as `i3dzoo pull` does."""
     checkpoint = read_checkpoint(entry.path, "canonical")
     if entry.name not in zoo.names():
-        return "the checksums in the file; it is not of the zoo"
+        return "the checksums in the file; it is not a zoo model"
     model = zoo.manifest(entry.name)
     if checkpoint.metadata.zoo != entry.name:
         raise ChecksumError(

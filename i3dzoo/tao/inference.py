@@ -89,6 +89,7 @@ def export_spec(
     path: str | Path,
     overrides: Iterable[str] = (),
     *,
+    device: Device = "auto",
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Export:
@@ -108,4 +109,4 @@ def export_spec(
             f"{spec.path}: export.onnx_file: expected a name in .onnx, found {target}"
         )
     checkpoint = dataclasses.replace(checkpoint, metadata=metadata)
-    return export(checkpoint, target, "onnx", force=force, progress=progress)
+    return export(checkpoint, target, "onnx", device=device, force=force, progress=progress)

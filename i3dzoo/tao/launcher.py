@@ -68,7 +68,7 @@ def _monitored(folder: Path, task: Task) -> Iterator[StatusLog]:
     log.write("STARTED", f"Starting Action Recognition {task}")
     try:
         yield log
-    except BaseException as error:
+    except BaseException as error:  # also Ctrl-C; the log records it, and it is raised again
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         log.write("FAILURE", f"{task} was interrupted" if interrupted else str(error))
         raise
@@ -164,9 +164,14 @@ def infer(
 
 
 def export(
-    path: Path, overrides: Sequence[str], *, force: bool = False, progress: Progress = SILENT
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    device: Device = "auto",
+    force: bool = False,
+    progress: Progress = SILENT,
 ) -> Export:
     """Export to ONNX; a file that exists is an error, as in TAO, without `force`."""
     folder = load_tao(path, overrides, task="export").folders["export"]
     with _monitored(folder, "export"):
-        return export_spec(path, overrides, force=force, progress=progress)
+        return export_spec(path, overrides, device=device, force=force, progress=progress)

@@ -112,7 +112,7 @@ def _initial_checkpoint(spec: TaoSpec, part: TaoStream, seed: int, notes: list[s
     if part.pretrained_classes not in (None, 0, metadata.num_classes):  # 0 is any number
         notes.append(
             f"pretrained_num_classes is {part.pretrained_classes}, but {part.pretrained} has "
-            f"{metadata.num_classes} classes, which are taken"
+            f"{metadata.num_classes} classes, which are used"
         )
     if metadata.num_classes == len(spec.labels):
         if metadata.labels is None:

@@ -38,7 +38,7 @@ def choose_recipe(summary: Summary, *, gpu: bool) -> tuple[Recipe, tuple[str, ..
     notes = [f"recipe {name}: {epochs} epochs of {videos:,} videos, in batches of {batch}"]
     if not gpu:
         notes.append(
-            "there is no GPU, so that only the last blocks are trained, on clips of 32 frames of "
+            "there is no GPU, so only the last blocks are trained, on clips of 32 frames of "
             "112x112 pixels; --recipe small trains the whole network at full size"
         )
     counts = [count for count in summary.classes.values() if count]
@@ -46,6 +46,6 @@ def choose_recipe(summary: Summary, *, gpu: bool) -> tuple[Recipe, tuple[str, ..
         optim = replace(optim, class_weights="balanced")
         notes.append(
             f"the classes have {min(counts):,} to {max(counts):,} videos, so they are weighted; "
-            "--set optim.class_weights=none does not weight them"
+            "--set optim.class_weights=none turns this off"
         )
     return replace(recipe, loop=loop, optim=optim), tuple(notes)

@@ -134,7 +134,7 @@ def finetune(
     opened.sort(key=lambda pair: pair[0].metadata.stream, reverse=True)  # RGB before flow
     streams = [checkpoint.metadata.stream for checkpoint, _ in opened]
     if not streams or len(set(streams)) < len(streams):
-        raise RecipeError("expected one model, or two of which one is RGB and one is flow")
+        raise RecipeError("expected one model, or an RGB and a flow model")
     folder = Path(folder or Path("runs") / f"{dataset}_{'_'.join(streams)}")
     processes = ProcessGroup.join(device)
     progress = progress if processes.is_main else SILENT

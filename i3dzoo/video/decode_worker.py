@@ -145,7 +145,7 @@ class DecodeWorker:
             answer = Failed(type(error)(*error.args))
         except (EOFError, OSError):
             raise
-        except Exception:
+        except Exception:  # a bug in a decoder; the other process raises it with its traceback
             answer = Failed(None, traceback.format_exc())
         if self._slot is not None:  # a video that failed
             self.free.append(self._slot)

@@ -228,7 +228,7 @@ def _with_roles(
     given = [video.role for video in videos]
     if any(role in ("val", "test") for role in given) or split is None or not split.val_fraction:
         if left := sum(role is None for role in given) if any(given) else 0:
-            progress.message(f"{left:,} videos are in no part, and left out of the split")
+            progress.message(f"{left:,} videos belong to no part, and are left out of the split")
         return [_with_role(e, role) for e, role in zip(entries, given, strict=True)], None
     usable = [entry for entry in entries if entry.error is None]
     roles, notes = split_videos(usable, split, same, _earlier_roles(out, split))

@@ -119,7 +119,7 @@ def _join_matches(
         pattern = re.compile(expression)
     except re.error as error:
         raise OptionError(
-            f"--group-by {expression!r}: is no regular expression: {error}"
+            f"--group-by {expression!r}: is not a regular expression: {error}"
         ) from error
     matches = [(entry, pattern.search(entry.file)) for entry in entries]
     if not any(match for _, match in matches):

@@ -60,7 +60,8 @@ class Summary:
             parts = (f"{self.parts[role]:,} {name}" for role, name in _PARTS if role in self.parts)
             lines.append(f"split: {', '.join(parts)}")
         lines.append(
-            f"chance is {self.chance:.1%}; always the most frequent class is {self.majority:.1%}"
+            f"chance is {self.chance:.1%}; always predicting the most frequent class gives "
+            f"{self.majority:.1%}"
         )
         if self.unusable:
             file, reason = next(iter(self.unusable.items()))

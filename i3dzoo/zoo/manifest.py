@@ -26,7 +26,7 @@ TENSORS: Final = (
 )
 """Canonical names of the 230 tensors that DeepMind's checkpoints hold, with checksums of each."""
 
-_IMAGES: Final = "images/"  # before the layouts of networks of images
+_IMAGES: Final = "images/"  # before the layouts of 2D networks
 _FILE: Final = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
 Text = Annotated[str, Meta(pattern=r"\A\S(.*\S)?\Z", description="text on one line")]
@@ -169,7 +169,7 @@ class Manifest(Record, frozen=True, kw_only=True):
         stream: `rgb` or `flow`.
         pretraining: Dataset of an earlier training, or `none`.
         licence: SPDX identifier of the weights.
-        labels: Name of its label set; None for the start of training that a network of images is,
+        labels: Name of its label set; None for the start of training that a 2D network is,
             which is inflated and has no head.
         origin: Address where it was first published.
         paper: Address of the paper that describes it.
@@ -216,7 +216,7 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     @property
     def images(self) -> bool:
-        """Whether its sources are a network of images, which is inflated."""
+        """Whether its sources are a 2D network, which is inflated."""
         return any(source.layout.startswith(_IMAGES) for source in self.sources)
 
     @property

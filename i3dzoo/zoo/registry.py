@@ -51,7 +51,7 @@ def unknown_name(name: str, problem: str) -> UnknownNameError:
     """Return the error for an unknown model, with similar names and all names of the zoo."""
     if (address := web_address(name)) is not None:
         return UnknownNameError(
-            f"{address}: is an address on the web, of which only files of the Hugging Face Hub are "
+            f"{address}: is an address on the web, and only files on the Hugging Face Hub are "
             "models (https://huggingface.co/USER/NAME/resolve/REVISION/FILE); download it first, "
             "then give the file"
         )

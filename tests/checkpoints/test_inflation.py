@@ -166,7 +166,7 @@ def test_refusals(networks: tuple[Any, Path], file: Path, tmp_path: Path) -> Non
     """What is not Inception-v1 with BatchNorm is refused, with the key and a reason."""
     state = networks[0].state_dict()
     path = tmp_path / "x.pth"
-    with pytest.raises(MappingError, match="is an I3D network already"):
+    with pytest.raises(MappingError, match="is already an I3D network"):
         inflate(file)
     with pytest.raises(UnknownNameError, match=r"'mean'.*average, center"):
         inflate(networks[1], "mean")  # type: ignore[arg-type]

@@ -102,7 +102,7 @@ def test_unknown_name(capsys: Capture) -> None:
     error = fail(capsys, "recipes", "show", "fast")
     assert "no recipe has this name; there are cpu, paper" in error
     error = fail(capsys, "presets", "show", "wlasl")
-    assert "several presets have this name; give input/wlasl or features/wlasl" in error
+    assert "several presets have this name; use input/wlasl or features/wlasl" in error
 
 
 def test_show_with_defaults(capsys: Capture) -> None:

@@ -11,7 +11,9 @@ import click
 import pytest
 from helpers.cli import run, succeed
 from helpers.commands import leaf_commands
+from helpers.exported import noisy
 
+from i3dzoo.checkpoints.checkpoint import write_checkpoint
 from i3dzoo.cli import COMMANDS, cli
 from i3dzoo.cli._console import say, show_table
 from i3dzoo.cli._exit import EXIT_CODES
@@ -88,7 +90,7 @@ def test_wrong_usage(capsys: Capture, path: str) -> None:
     assert (code, out) == (2, "")
     assert err.startswith(f"Usage: i3dzoo {path} ")
     assert f"Try 'i3dzoo {path} --help' for help." in err
-    assert "No such option" in err
+    assert "\ni3dzoo: No such option" in err
     assert "'--no-such-option'" in err
 
 
@@ -97,6 +99,39 @@ def test_summaries() -> None:
     for name, summary in COMMANDS.items():
         assert re.fullmatch(r"[A-Z].*[^ ]\.", summary), name
         assert cli.get_command(click.Context(cli), name) is not None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "list",
+        "info rgb_imagenet",
+        "info x.safetensors --tensors",
+        "identify x.safetensors",
+        "verify x.safetensors",
+        "convert x.safetensors new.safetensors --dry-run",
+        "convert x.safetensors new.safetensors",
+        "recipes ls",
+        "recipes show cpu",
+        "recipes copy cpu mine.yaml",
+        "presets ls",
+        "layouts show canonical",
+        "cache ls",
+        "cache verify",
+        "cache prune --yes",
+        "prepare generated clips --classes wave --per-class 2",
+    ],
+)
+def test_json_is_one_document(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: str
+) -> None:
+    """With --json and --quiet, standard output is one document, and standard error is empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("I3DZOO_CACHE", str(tmp_path / "cache"))
+    write_checkpoint(tmp_path / "x.safetensors", noisy("rgb", 5))
+    out, err = succeed(capsys, *arguments.split(), "--json", "--quiet")
+    assert json.loads(out) is not None
+    assert err == ""
 
 
 @pytest.mark.parametrize(

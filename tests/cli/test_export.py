@@ -37,6 +37,7 @@ def test_onnx_on_a_video(export: Export, tmp_path: Path) -> None:
     assert err.count("largest difference") == 3
     assert err.count("same top-1") == 3
     assert f"onnxruntime compared with PyTorch on {video}:" in err
+    assert "  3 of 3 comparisons with PyTorch\n" in err  # progress
     assert f"Next: i3dzoo predict VIDEO --model {path}" in err
 
 

@@ -1,8 +1,15 @@
 """Names of devices, and what is refused on this machine."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from click import Option
+from helpers.cli import run
+from helpers.commands import leaf_commands
+from helpers.exported import noisy
 
+from i3dzoo.checkpoints.checkpoint import write_checkpoint
 from i3dzoo.cli._parameters import DEVICE
 from i3dzoo.devices import choose_device, describe_devices, parse_device, suggested_devices
 from i3dzoo.distributed import ProcessGroup
@@ -85,3 +92,64 @@ def test_one_device_for_several_processes(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(OptionError, match="use --device cuda, and CUDA_VISIBLE_DEVICES"):
         choose_device("cuda:1")
     assert choose_device("cuda").type == "cuda"
+
+
+MODEL = "x.safetensors"
+COMPUTING = {
+    "app": [],
+    "bench": [MODEL],
+    "evaluate": [MODEL, "--data", "clips"],
+    "export": [MODEL, "--to", "onnx", "-o", "new.onnx"],
+    "features": ["clip.mp4", "--model", MODEL, "-o", "features"],
+    "finetune": ["mine", "--data", "clips", "--from", MODEL],
+    "fvd": ["clips", "clips", "--model", MODEL],
+    "predict": ["clip.mp4", "--model", MODEL],
+    "prepare hmdb51": ["clips", "out", "--flow", "torch"],
+    "prepare ucf101": ["clips", "out", "--flow", "torch"],
+    "prepare videos": ["clips", "out", "--flow", "torch"],
+    "tao action_recognition": ["export", "-e", "spec.yaml"],
+    "verify": [MODEL, "--against", MODEL, "--numeric"],
+}
+"""The commands that compute with PyTorch, each with arguments that do so."""
+SPEC = """
+model: {backbone: i3d, model_type: rgb, input_type: 3d, rgb_seq_length: 64}
+dataset: {label_map: {a: 0, b: 1, c: 2, d: 3, e: 4}}
+export: {checkpoint: x.safetensors}
+"""
+
+
+def test_commands_that_take_a_device() -> None:
+    """Every command that computes has --device, and all have one and the same."""
+    found = {
+        path: option
+        for path, command in leaf_commands()
+        for option in command.params
+        if option.name == "device"
+    }
+    assert set(found) == set(COMPUTING)
+    assert len({option.help for option in found.values() if isinstance(option, Option)}) == 1
+
+
+@NO_GPU
+@pytest.mark.parametrize("path", COMPUTING)
+def test_commands_refuse_devices(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    path: str,
+) -> None:
+    """A device that is not there is refused by one sentence, and nonsense as wrong usage."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clip.mp4").touch()
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    write_checkpoint(tmp_path / MODEL, noisy("rgb", 5))
+    words = [*path.split(), *COMPUTING[path], "--device"]
+    for name in ("cuda", "cuda:7", "mps"):
+        code, out, err = run(capsys, *words, name)
+        assert (code, out) == (2, "")
+        refusal = f"there is no device '{name}'; PyTorch finds {describe_devices()}; use --device"
+        assert err.splitlines()[-1].startswith(f"i3dzoo: {refusal}")
+    code, _, err = run(capsys, *words, "nonsense")
+    assert code == 2
+    assert "'nonsense' is not a device; expected auto, cpu, cuda, cuda:N" in err

@@ -40,7 +40,7 @@ def test_shards(
     common = ("features", *videos, "--model", rgb_file, "-o", tmp_path)
     code, _, err = run(capsys, *common, "--shard", "2/2")
     assert code == 0
-    assert "1 videos: 1 extracted, 0 kept, 0 failed" in err
+    assert "1 video: 1 extracted, 0 kept, 0 failed" in err
     assert sorted(path.name for path in tmp_path.glob("*.npy")) == ["b.npy"]
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")

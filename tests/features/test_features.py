@@ -200,8 +200,8 @@ def test_names_that_collide(
     common = ("features", "--model", rgb_file, "--clips", 1, "-o")
     code, _, err = run(capsys, *common, "out", "a/x.mov", "b/x.mov", "b/x.mp4", "./b/../a/x.mov")
     assert code == 0, err
-    assert "1 video is repeated, and taken once" in err
-    assert "features keep the folders, as in out/a/x.json" in err
+    assert "1 video is repeated; each is used once" in err
+    assert "written to the same folders, as in out/a/x.json" in err
     assert files("out") == ["a/x.npy", "b/x.mov.npy", "b/x.mp4.npy"]
     described = json.loads(Path("out/b/x.mp4.json").read_bytes())
     assert described["video"]["path"] == "b/x.mp4"

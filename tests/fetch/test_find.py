@@ -28,7 +28,7 @@ def test_the_folder_of_a_run(file: Path, tmp_path: Path, caplog: pytest.LogCaptu
     folder = _run_folder(tmp_path, file, "best.safetensors", "last.safetensors")
     with caplog.at_level(logging.WARNING, "i3dzoo"):
         assert find(folder) == folder / "best.safetensors"
-    assert f"{folder}: took best.safetensors" in caplog.text
+    assert f"{folder}: uses best.safetensors" in caplog.text
     (folder / "best.safetensors").unlink()
     assert find(folder) == folder / "last.safetensors"
     (folder / "last.safetensors").unlink()
@@ -48,7 +48,7 @@ def test_a_finetuned_folder(capsys: Capture, finetuned: Path) -> None:
     code, out, err = run(capsys, "info", finetuned)
     assert code == 0
     assert str(finetuned / "best.safetensors") in out
-    assert "took best.safetensors of this run" in err
+    assert "uses best.safetensors of this run" in err
 
 
 def test_a_folder_of_save_pretrained(rgb_scratch: Path, capsys: Capture, tmp_path: Path) -> None:

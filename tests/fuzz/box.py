@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 _SMALL = 1 << 20
@@ -19,6 +20,8 @@ class Box:
         self.folder = folder
         self.work, self.out = folder / "work", folder / "work" / "out"
         self.home, self.tmp = folder / "home", folder / "tmp"
+        own = (self.out, self.home, self.tmp)
+        self._free = {"seeds", "shared", *(str(path.relative_to(folder.parent)) for path in own)}
         self._before: dict[str, tuple[int, int]] = {}
         self._output_before: dict[str, tuple[int, int]] = {}
 
@@ -35,7 +38,7 @@ class Box:
             path = self.work / damaged
             path.unlink()  # it may be a link to the seed's file
             path.write_bytes(content)
-        self._before, self._output_before = self._snapshot(), _stats(self.out, self.out)
+        self._before, self._output_before = self._snapshot(), _stats(self.out)
 
     def changed(self) -> tuple[str, ...]:
         """Return the files outside of the output folder that were created, changed or removed."""
@@ -45,8 +48,8 @@ class Box:
 
     def left(self, failed: bool, partial: tuple[str, ...]) -> tuple[str, ...]:
         """Return temporary files, and if the command failed, also what it created or changed."""
-        names = [f"tmp/{name}" for name in _stats(self.tmp, self.tmp)]
-        for name, stat in _stats(self.out, self.out).items():
+        names = [f"tmp/{name}" for name in _stats(self.tmp)]
+        for name, stat in _stats(self.out).items():
             temporary = name.endswith((".part", ".tmp")) or "/." in f"/{name}"
             fresh = failed and self._output_before.get(name) != stat
             if (temporary or fresh) and not any(fnmatch.fnmatch(name, p) for p in partial):
@@ -54,11 +57,7 @@ class Box:
         return tuple(names)
 
     def _snapshot(self) -> dict[str, tuple[int, int]]:
-        stats = _stats(self.folder.parent, self.folder.parent, skip=("seeds", "shared"))
-        prefixes = tuple(
-            f"{path.relative_to(self.folder.parent)}/" for path in (self.out, self.home, self.tmp)
-        )
-        return {name: stat for name, stat in stats.items() if not name.startswith(prefixes)}
+        return _stats(self.folder.parent, self._free)
 
 
 def _copy(source: str, target: str) -> None:
@@ -69,15 +68,16 @@ def _copy(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _stats(folder: Path, root: Path, skip: tuple[str, ...] = ()) -> dict[str, tuple[int, int]]:
-    stats = {}
-    for entry in os.scandir(folder):
-        if entry.name in skip:
-            continue
-        path = Path(entry.path)
-        if entry.is_dir(follow_symlinks=False):
-            stats |= _stats(path, root)
-            continue
-        stat = entry.stat(follow_symlinks=False)
-        stats[str(path.relative_to(root))] = (stat.st_size, stat.st_mtime_ns)
+def _stats(folder: Path, skip: Collection[str] = ()) -> dict[str, tuple[int, int]]:
+    """Return sizes and times of files by their names below a folder, but not in folders to skip."""
+    stats, folders = {}, [(str(folder), "")]
+    while folders:
+        path, prefix = folders.pop()
+        for entry in os.scandir(path):
+            name = prefix + entry.name
+            if not entry.is_dir(follow_symlinks=False):
+                stat = entry.stat(follow_symlinks=False)
+                stats[name] = (stat.st_size, stat.st_mtime_ns)
+            elif name not in skip:
+                folders.append((entry.path, f"{name}/"))
     return stats

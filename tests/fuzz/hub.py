@@ -63,16 +63,20 @@ class _Server(ThreadingHTTPServer):
         pass
 
 
+def publish(repository: Path, root: Path, address: str) -> Hub:
+    """Return a Hub that has the files of a folder as alice/i3d."""
+    root.mkdir(exist_ok=True)
+    hub = Hub(root, address=address)
+    hub.users[SECRET] = User("alice")
+    hub.put(hub.create("alice/i3d"), repository)
+    return hub
+
+
 @contextlib.contextmanager
 def serve(
-    listening: socket.socket, box: Path, where: str, generator: random.Random | None
+    listening: socket.socket, hub: Hub, where: str, generator: random.Random | None
 ) -> Iterator[None]:
-    """Serve the files in `work/repository` as alice/i3d while the block runs."""
-    port = listening.getsockname()[1]
-    hub = Hub(box.parent / "shared" / "hub", address=f"http://127.0.0.1:{port}")
-    hub.root.mkdir(exist_ok=True)
-    hub.users[SECRET] = User("alice")
-    hub.put(hub.create("alice/i3d"), box / "work" / "repository")
+    """Answer as a Hub while the block runs."""
     handler = type("Handler", (_Damaged,), {"hub": hub, "generator": generator, "where": where})
     server = _Server(("127.0.0.1", 0), handler, bind_and_activate=False)
     server.socket.close()

@@ -28,11 +28,11 @@ _PULL = ("pull", "alice/i3d")
 _PREPARE = ("prepare", "videos", "hf://datasets/alice/i3d", "out/d", "--jobs", "1")
 
 KINDS = (
-    Kind("hub answers", _repository, {}, _PULL, 0.4, hub="answers"),
+    Kind("hub answers", _repository, {}, _PULL, 0.3, hub="answers"),
     Kind("hub headers", _repository, {}, _PULL, 0.2, hub="headers"),
-    Kind("hub listing", _repository, {}, ("list", "--hub", "alice"), 0.5, hub="answers"),
+    Kind("hub listing", _repository, {}, ("list", "--hub", "alice"), 0.3, hub="answers"),
     Kind("hub answers to a push", _repository, {},
-         ("push", "repository/model.safetensors", "alice/new", "--license", "Apache-2.0"), 0.3,
+         ("push", "repository/model.safetensors", "alice/new", "--license", "Apache-2.0"), 0.2,
          hub="answers"),
     Kind("hub digests", _repository, {"repository/SHA256SUMS": damage.damage_lines}, _PULL, 0.2,
          hub="files"),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fuzz import mutators as damage
 from fuzz.kind import Kind
-from fuzz.shared import Shared
+from fuzz.shared import Shared, run_apart
 from i3dzoo.checkpoints.metadata import Input
 from i3dzoo.video.loader import centre_clip
 
@@ -70,9 +70,7 @@ def _list(folder: Path, shared: Shared) -> None:
 
 
 def _described_features(folder: Path, shared: Shared) -> None:
-    from helpers.cli import run_process
-
-    run_process("features", shared.video, "--model", shared.network, "-o", folder / "out", code=0)
+    run_apart("features", shared.video, "--model", shared.network, "-o", folder / "out")
 
 
 def read_rgb(path: Path) -> None:
@@ -135,5 +133,5 @@ KINDS = (
          partial=("features.yaml", "*.json", "*.npy")),
     Kind("features.yaml", _described_features,
          {"out/features.yaml": damage.damage_yaml, "out/video.json": damage.damage_json},
-         ("features", "{shared}/video.avi", *_MODEL, "-o", "out"), 0.3),
+         ("features", "{shared}/video.avi", *_MODEL, "-o", "out"), 0.2),
 )  # fmt: skip

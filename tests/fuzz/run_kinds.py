@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from helpers.run_folders import make_run
 
 from fuzz import mutators as damage
 from fuzz.kind import Kind
-from fuzz.shared import Shared
+from fuzz.shared import Shared, finetune
 from i3dzoo.engines.tensorrt_sidecar import Sidecar, TensorType
 from i3dzoo.onnx.description import describe
 from i3dzoo.onnx.options import ExportOptions
@@ -29,22 +30,7 @@ def _predictions(folder: Path, shared: Shared) -> None:
 
 
 def _interrupted(folder: Path, shared: Shared) -> None:
-    """Write the folder of a run that was stopped after one of two steps."""
-    from helpers.cli import run_process
-
-    words = _finetune("{shared}", 1)
-    for word in words:
-        shared.make(word)
-    words = tuple(word.format(shared=shared.folder) for word in words)
-    run_process(*words, "-o", folder / "out" / "run", code=0)
-
-
-def _finetune(shared: str, steps: int) -> tuple[str, ...]:
-    return (
-        "finetune", "motions", "--data", f"{shared}/data", "--from",
-        f"{shared}/motions.safetensors", "--recipe", f"{shared}/recipe.yaml", "--device", "cpu",
-        "--keep", "last", "--set", f"loop.max_steps={steps}", "--set", "loop.save_every=1",
-    )  # fmt: skip
+    shutil.copytree(shared.interrupted, folder / "out" / "run", copy_function=os.link)
 
 
 _RESULT = {"dataset": "hmdb51", "split": "test 1", "top1": 74.3, "top5": 91.9, "videos": 1530}
@@ -110,17 +96,17 @@ KINDS = (
          ("evaluate", "rgb.jsonl", "flow.jsonl", "--results", "out/results.json")),
     Kind("training checkpoint", _interrupted,
          {"out/run/checkpoints/*.pt": damage.damage_zip},
-         (*_finetune("{shared}", 2), "-o", "out/run", "--resume"), 0.02, partial=("run/*",)),
+         (*finetune("{shared}", 2), "-o", "out/run", "--resume"), 0.02, partial=("run/*",)),
     Kind("run to resume", _interrupted,
          {"out/run/run.json": damage.damage_json, "out/run/metrics.jsonl":
           damage.damage_json_lines},
-         (*_finetune("{shared}", 2), "-o", "out/run", "--resume"), 0.02, partial=("run/*",)),
+         (*finetune("{shared}", 2), "-o", "out/run", "--resume"), 0.02, partial=("run/*",)),
     Kind("results", _results, {"results.json": damage.damage_json},
          (*_PUSH, "--results", "results.json"), 0.4),
     Kind("results of an evaluation", _evaluation_results, {"results.json": damage.damage_json},
          (*_PUSH, "--results", "results.json"), 0.4),
     Kind("pictures", _pictures, {"training_curves.png": damage.damage_bytes},
-         ("push", "x.safetensors", "alice/x", "--license", "Apache-2.0", "--dry-run"), 0.5),
+         ("push", "x.safetensors", "alice/x", "--license", "Apache-2.0", "--dry-run"), 0.2),
     Kind("engine", _engine, {"x.engine": damage.damage_bytes}, _ENGINE, 0.5, code=1),
     Kind("sidecar", _engine, {"x.engine.json": damage.damage_json}, _ENGINE, code=1),
 )  # fmt: skip

@@ -21,16 +21,28 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+from fuzz import bad_commands
+from fuzz.box import Box
 from fuzz.kind import Kind
 from fuzz.verdict import SECRET, Limits, Run, judge
 from i3dzoo.cli import main as main_of_i3dzoo
 from i3dzoo.cli._exit import run as run_command
 
+if TYPE_CHECKING:
+    from helpers.hub_state import Hub
+
+    from fuzz.shared import Shared
+
 _TESTS = Path(__file__).parents[1]
+_LATE = """accelerate av encodings.cp437 h5py huggingface_hub huggingface_hub._commit_api jinja2
+matplotlib.backends.backend_svg matplotlib.pyplot onnxruntime PIL.GifImagePlugin rich.console
+torch._dynamo torch.profiler"""
+"""What commands import only when they need it."""
 _NO_HUGE_PAGES = 41  # PR_SET_THP_DISABLE of Linux
 
 
@@ -50,6 +62,7 @@ class ForkServer:
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(paths),
                 "OMP_NUM_THREADS": "1",
+                "PYTHONDONTWRITEBYTECODE": "",  # or every process compiles all that it imports
                 # with memory in huge pages, a fork takes half the time
                 "PYTHONMALLOC": "malloc",
                 "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
@@ -81,40 +94,48 @@ class ForkServer:
 
 class _Server:
     def __init__(self, folder: Path, limits: Limits) -> None:
-        from fuzz.box import Box
-        from fuzz.shared import Shared
-
         self.folder, self.limits = folder, limits
         self.box = Box(folder / "box")
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.shared = Shared(folder / "shared")
+        self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.seed_memory: dict[str, int] = {}
+        self.hubs: dict[str, Hub] = {}
         os.environ |= {
             "HOME": str(self.box.home),
             "TMPDIR": str(self.box.tmp),
             "I3DZOO_CACHE": str(self.box.home / "i3dzoo"),
             "HF_HOME": str(self.box.home / "hf"),
-            "HF_ENDPOINT": f"http://127.0.0.1:{self.socket.getsockname()[1]}",
+            "HF_ENDPOINT": self.address,
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_TOKEN": SECRET,
             "CUDA_VISIBLE_DEVICES": "",
             "COLUMNS": "120",
             "MPLBACKEND": "agg",
+            "I3DZOO_ENGINE": "torch",  # none is measured
         }
+
+    @cached_property
+    def kinds(self) -> tuple[Mapping[str, Kind], "Shared"]:
+        """All kinds and what they share, once everything that their commands need is imported."""
         _import_all()
+        from fuzz.kinds import KINDS
+        from fuzz.shared import Shared
+
+        return KINDS, Shared(self.folder / "shared")
 
     def run(self, name: str, number: int | None) -> dict[str, Any]:
-        from fuzz.kinds import find_kind
-
-        kind = find_kind(name)
+        kinds, shared = (bad_commands.KINDS, None) if name in bad_commands.KINDS else self.kinds
+        kind = kinds[name]
         seed = self.folder / "seeds" / name.replace(" ", "_")
         if not seed.exists():
             seed.mkdir(parents=True)
             with contextlib.redirect_stdout(sys.stderr):
-                for word in kind.command:
-                    self.shared.make(word)
-                kind.build(seed, self.shared)
+                for word in kind.command if shared else ():
+                    shared.make(word)
+                kind.build(seed, shared)
+                if kind.hub:
+                    self.hubs[name] = self._publish(seed)
         if name not in self.seed_memory:
             self.box.fill(seed)
             outcome = judge(self._fork(kind, None, 0, self.limits.memory))
@@ -190,7 +211,8 @@ class _Server:
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             with self._hub(kind, number):
-                code = _command([word.format(shared=self.shared.folder) for word in kind.command])
+                shared = self.folder / "shared"
+                code = _command([word.format(shared=shared) for word in kind.command])
         except BaseException:  # the verdict finds the traceback
             traceback.print_exc()
         finally:
@@ -206,9 +228,15 @@ class _Server:
             return
         from fuzz.hub import serve
 
+        hub = self._publish(self.box.work) if kind.hub == "files" else self.hubs[kind.name]
         generator = None if number is None else generator_of(kind.name, number)
-        with serve(self.socket, self.box.folder, kind.hub, generator):
+        with serve(self.socket, hub, kind.hub, generator):
             yield
+
+    def _publish(self, folder: Path) -> "Hub":
+        from fuzz.hub import publish
+
+        return publish(folder / "repository", self.folder / "shared" / "hub", self.address)
 
 
 def _command(words: list[str]) -> int:
@@ -260,9 +288,9 @@ def _import_all() -> None:
     import i3dzoo
 
     for module in pkgutil.walk_packages(i3dzoo.__path__, "i3dzoo."):
-        if not re.search("tensorrt|triton|_child|__main__", module.name):
+        if not re.search("tensorrt|openvino|triton|i3dzoo.app|_child|__main__", module.name):
             importlib.import_module(module.name)
-    for name in ("av", "h5py", "huggingface_hub", "matplotlib.pyplot", "onnxruntime", "accelerate"):
+    for name in _LATE.split():
         importlib.import_module(name)
 
 

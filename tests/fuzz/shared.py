@@ -1,11 +1,14 @@
 """Inputs that several kinds share and that are not damaged, each made when it is first needed."""
 
 import dataclasses
+import os
+import traceback
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from helpers.checkpoints import described
+from helpers.cli import call
 from helpers.exported import noisy
 from helpers.training_runs import THREE
 from helpers.video_files import numbered, write_video
@@ -114,3 +117,37 @@ class Shared:
         """The prepared clips."""
         prepare("hmdb51", self.source, self.folder / "data", jobs=1)
         return self.folder / "data"
+
+    @cached_property
+    def interrupted(self) -> Path:
+        """The folder of a run that was stopped after one of two steps."""
+        words = finetune("{shared}", 1)
+        for word in words:
+            self.make(word)
+        run_apart(*(word.format(shared=self.folder) for word in words), "-o", self.folder / "run")
+        return self.folder / "run"
+
+
+def finetune(shared: str, steps: int) -> tuple[str, ...]:
+    """Return the words of a command that trains for one or two steps."""
+    return (
+        "finetune", "motions", "--data", f"{shared}/data", "--from",
+        f"{shared}/motions.safetensors", "--recipe", f"{shared}/recipe.yaml", "--device", "cpu",
+        "--keep", "last", "--set", f"loop.max_steps={steps}", "--set", "loop.save_every=1",
+    )  # fmt: skip
+
+
+def run_apart(*words: object) -> None:
+    """Run a command in a fork of this process, which has imported what the command needs."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            call(*words, code=0)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, f"i3dzoo {words[0]} failed; its traceback is above"

@@ -16,7 +16,7 @@ from fuzz.verdict import Limits
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     """A fork server with low limits."""
-    limits = Limits(refusal=0.5, acceptance=1, wall=8)
+    limits = Limits(refusal=0.5, acceptance=1, wall=4)
     with ForkServer(tmp_path_factory.mktemp("fuzz") / "server", limits) as server:
         yield server
 

@@ -1,5 +1,7 @@
 """Damage files reproducibly by a seed, and read them in a child process."""
 
+import atexit
+import functools
 import json
 import os
 import random
@@ -43,66 +45,45 @@ def _place(size: int, generator: random.Random) -> int:
     return (generator.randrange(2 * _EDGE) - _EDGE) % size
 
 
-# The job is one argument in JSON.
-CHILD = """
-import json, resource, sys, tracemalloc, warnings
-from pathlib import Path
-import random
-warnings.simplefilter("error")
-import numpy, ml_dtypes
-from i3dzoo import formats
-from i3dzoo.checkpoints import convert, networks
-from i3dzoo.checkpoints import converter
-from i3dzoo.checkpoints.checkpoint import check_finite, read_checkpoint
-from i3dzoo.errors import I3DZooError
-sys.path.insert(0, sys.argv[1])
-from mutations import SLACK, mutate
-
-everything = [converter.table(name) for name in converter.names()]
-job = json.loads(sys.argv[2])
-target = Path(job["target"])
-content = target.read_bytes()
-read = 0
-mutate(content, random.Random(0))  # its memory does not count
-tracemalloc.start()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for seed in range(job["count"]):
-    damaged = mutate(content, random.Random(seed))
-    target.write_bytes(damaged)
-    print(seed, file=sys.stderr, flush=True)
-    tracemalloc.reset_peak()
-    start = tracemalloc.get_traced_memory()[0]
-    try:
-        container = formats.read(Path(job["open"]))
-        read += 1
-        check_finite("x", container.tensors)
-        parts = {"": container.tensors}
-        for network in networks.find_networks(parts, everything):
-            convert.network_to_canonical("x", network)
-        read_checkpoint(job["open"])
-    except I3DZooError:
-        pass
-    peak = tracemalloc.get_traced_memory()[1] - start
-    assert peak <= 2 * len(damaged) + SLACK, (seed, peak)
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-assert grown * 1024 <= 2 * len(content) + SLACK, grown
-print(read)
-"""
-
-
 def read_mutants(folder: Path, target: Path, opened: Path, count: int) -> int:
     """Damage `target` and read `opened` in a child process; return how many could be read.
 
     `opened` may be the index of a damaged data file; `folder` is for temporary files.
     """
-    job = {"target": str(target), "open": str(opened), "count": count}
-    result = subprocess.run(
-        [sys.executable, "-c", CHILD, str(Path(__file__).parent), json.dumps(job)],
-        capture_output=True,
+    job = {
+        "target": str(target),
+        "opened": str(opened),
+        "count": count,
+        "folder": str(folder),
+        "seconds": 60 + count * (2 + target.stat().st_size / 5e7),
+    }
+    reader = _reader()
+    assert reader.stdin is not None
+    assert reader.stdout is not None
+    reader.stdin.write(json.dumps(job) + "\n")
+    reader.stdin.flush()
+    answer = json.loads(reader.stdout.readline())
+    assert "read" in answer, answer["error"]
+    return int(answer["read"])
+
+
+@functools.cache
+def _reader() -> subprocess.Popen[str]:
+    """Start `mutation_reader`, for all tests of this process."""
+    tests = Path(__file__).parents[1]
+    paths = [str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]
+    reader = subprocess.Popen(
+        [sys.executable, "-m", "helpers.mutation_reader"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=60 + count * (2 + target.stat().st_size / 5e7),
-        check=False,
-        env={**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
     )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return int(result.stdout)
+    atexit.register(_end, reader)
+    return reader
+
+
+def _end(reader: subprocess.Popen[str]) -> None:
+    with reader:  # waits for it, once it has no input
+        assert reader.stdin is not None
+        reader.stdin.close()

@@ -87,7 +87,7 @@ def test_nothing(cache: Path, capsys: Capture) -> None:
     (cache / "zoo").rmdir()
     out, err = succeed(capsys, "cache", "ls")
     assert out == ""
-    assert f"nothing is kept in {cache / 'zoo'}" in err
+    assert f"the cache {cache / 'zoo'} is empty" in err
     assert succeed(capsys, "cache", "prune", "--yes")[0] == ""
 
 
@@ -133,7 +133,7 @@ def test_unknown(cache: Path, capsys: Capture) -> None:
     put(cache / "zoo/models/rgb_scratch.safetensors")
     repository(cache, "google/bert", ours=False)
     error = fail(capsys, "cache", "rm", "x", "--yes")
-    assert "nothing of this name is kept; found rgb_scratch" in error
+    assert "nothing in the cache has this name; found rgb_scratch" in error
     with pytest.raises(UnknownNameError, match="not from i3dzoo: use hf cache rm"):
         storage.find_entries(["google/bert"])
 

@@ -177,7 +177,7 @@ def test_what_a_stream_begins_with(data: Path, genuine: Checkpoint, tmp_path: Pa
         job.checkpoints["flow"].tensors[name], again.checkpoints["flow"].tensors[name]
     )
     _, _, notes = tao_job(load_tao(path, ["model.rgb_pretrained_num_classes=400"]))
-    assert f"pretrained_num_classes is 400, but {three} has 3 classes, which are taken" in notes
+    assert f"pretrained_num_classes is 400, but {three} has 3 classes, which are used" in notes
     with pytest.raises(
         RecipeError, match=r"three\.safetensors: expected a flow model, found a rgb"
     ):

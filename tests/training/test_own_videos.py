@@ -85,7 +85,7 @@ def test_evaluate(
     options = ("-o", tmp_path / "predictions", *common)
     out, err = succeed(capsys, "evaluate", model, "--data", trained / "data", *options)
     assert json.loads(out)[0]["videos"] == 3
-    assert "evaluates the validation videos" in err
+    assert "the validation videos are evaluated" in err
     out, _ = succeed(capsys, "evaluate", model, "--data", clips, *options)
     (whole,) = json.loads(out)
     assert (whole["videos"], whole["split"]) == (12, "none")

@@ -84,5 +84,5 @@ def test_nothing_to_split() -> None:
         split_videos(videos(a=1, b=1), settings())
     with pytest.raises(OptionError, match=r"--group-by '_x\\\\d': matches no video"):
         split_videos(videos(a=4), settings(group_by=r"_x\d"))
-    with pytest.raises(OptionError, match=r"--group-by '\(': is no regular expression"):
+    with pytest.raises(OptionError, match=r"--group-by '\(': is not a regular expression"):
         split_videos(videos(a=4), settings(group_by="("))

@@ -12,7 +12,7 @@ from i3dzoo.arrays import Array
 from i3dzoo.checkpoints.checkpoint import Checkpoint
 from i3dzoo.engines.onnxruntime import OnnxEngine
 from i3dzoo.network.architecture import FEATURES, HEAD, UNITS
-from i3dzoo.onnx.bias_correction import expected_inputs, round_mantissa
+from i3dzoo.network.bias_correction import expected_inputs, round_mantissa
 from i3dzoo.onnx.folding import fold_batch_norm
 from i3dzoo.onnx.model import build_model
 from i3dzoo.onnx.options import ExportOptions
