@@ -118,7 +118,7 @@ def test_measured_once(cache: Path, rgb_file: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("cache")
 def test_engines_that_fail(rgb_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that cannot run here is left out with a remark; a missing one without."""
+    """An engine that cannot run here is skipped with a remark; a missing one without."""
     load_named = auto.load_named
 
     def load(checkpoint: Checkpoint, name: Any, *rest: Any) -> Any:
@@ -129,7 +129,7 @@ def test_engines_that_fail(rgb_file: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(auto, "load_named", load)
     messages = RecordedProgress()
     assert load_engine(rgb_file, progress=messages).name in ("onnxruntime", "torch")
-    assert "engine openvino is left out: illegal instruction" in messages.messages
+    assert "engine openvino is skipped: illegal instruction" in messages.messages
     monkeypatch.setattr(choose, "is_installed", lambda *_: False)
     messages = RecordedProgress()
     assert load_engine(rgb_file, progress=messages).name == "torch"
