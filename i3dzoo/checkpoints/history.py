@@ -111,7 +111,7 @@ class HistoryStep(Record, frozen=True, kw_only=True, omit_defaults=True):
         text = f"Fine-tuned{base}{data}{split}{recipe}"
         if "top1" not in self.metrics:
             return text
-        text += f": top-1 {100 * self.metrics['top1']:.2f} %"
+        text += f": top-1 {100 * self.metrics['top1']:.2f}%"
         protocol = f", {self.protocol} protocol" if self.protocol else ""
         other = f", together with {self.evaluated_with}" if self.evaluated_with else ""
         return text + protocol + other

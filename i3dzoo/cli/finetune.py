@@ -232,7 +232,7 @@ def _print_result(result: "FinetuneResult", as_json: bool) -> None:
     if position.best_top1 >= 0:
         whole = position.best_epoch == int(position.best_epoch)
         when = f"epoch {position.best_epoch:g}" if whole else f"step {position.best_step}"
-        say(f"best top-1 {100 * position.best_top1:.2f} % after {when}")
+        say(f"best top-1 {100 * position.best_top1:.2f}% after {when}")
     if result.bad_videos:
         say(f"{len(result.bad_videos)} videos cannot be read and were left out; see run.json")
     say(f"report: {result.folder / 'report.html'}")

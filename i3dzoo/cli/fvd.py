@@ -119,7 +119,7 @@ class _Lengths(click.ParamType):  # type: ignore[type-arg] # older clicks are no
     default="fp32",
     show_default=True,
     help="Precision of the network. FVD is defined in fp32; on an H100, tf32 and fp16 were up to "
-    "0.06 % off, and bf16 0.5 %.",
+    "0.06% off, and bf16 0.5%.",
 )
 @click.option("--force", is_flag=True, help="Replace the plot if it exists.")
 @json_option
@@ -244,7 +244,7 @@ def _print(result: "FVDResult", name: str) -> None:
     if result.interval is not None:
         interval = result.interval
         show(
-            f"  95 % confidence interval {interval.low:.6g} to {interval.high:.6g}, bootstrap of "
+            f"  95% confidence interval {interval.low:.6g} to {interval.high:.6g}, bootstrap of "
             f"{interval.rounds} rounds"
         )
     if result.infinite is not None:

@@ -110,7 +110,7 @@ def _manifest(model: Manifest, size: Size | None) -> tuple[dict[str, Any], list[
         lines.append(
             (
                 "published",
-                f"{metric.dataset} {metric.split}: top-1 {metric.top1} %, top-5 {metric.top5} %",
+                f"{metric.dataset} {metric.split}: top-1 {metric.top1}%, top-5 {metric.top5}%",
             )
         )
         lines.append(("", metric.source))

@@ -242,7 +242,7 @@ class _Loop:
             if position.batch == len(batches):
                 self.progress.message(
                     f"epoch {position.epoch + 1} of {recipe.loop.epochs}: loss {result.loss:.4f}, "
-                    f"top-1 {100 * result.top1:.2f} % of the last batch, "
+                    f"top-1 {100 * result.top1:.2f}% of the last batch, "
                     f"{values['clips_per_second']:.1f} clips/s, "
                     f"{values['data_wait']:.0%} waiting for data"
                 )
@@ -284,7 +284,7 @@ class _Loop:
         of_epochs = f"epoch {position.epoch} of {self.recipe.loop.epochs}"
         self.progress.message(
             f"{f'step {position.step}' if position.batch else of_epochs}: validation loss "
-            f"{metrics['loss']:.4f}, top-1 {100 * metrics['top1']:.2f} %"
+            f"{metrics['loss']:.4f}, top-1 {100 * metrics['top1']:.2f}%"
         )
 
     def _save(self) -> None:

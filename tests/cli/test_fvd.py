@@ -31,7 +31,7 @@ def test_features(capsys: Capture, features: tuple[Path, Path], tmp_path: Path) 
     plot = tmp_path / "fvd.png"
     out, err = succeed(capsys, "fvd", *features, "--bootstrap", 10, "--plot", plot)
     assert out.startswith("FVD ")
-    assert "95 % confidence interval" in out
+    assert "95% confidence interval" in out
     assert "for infinitely many videos" in out
     assert "KVD " in out
     assert "30 real and 20 fake clips" in out

@@ -70,7 +70,7 @@ def test_info_of_a_name(capsys: Capture) -> None:
         "400 of kinetics-400: abseiling, air drumming",
         "flow clipped to ±20",
         "Apache-2.0",
-        "Kinetics-400 test: top-1 63.4 %, top-5 84.9 %",
+        "Kinetics-400 test: top-1 63.4%, top-5 84.9%",
         "/README.md#provided-checkpoints",
         "1. DeepMind's repository",
         "2. piergiaj's PyTorch port",

@@ -145,7 +145,7 @@ def test_card_of_a_fine_tuned_checkpoint(tmp_path: Path) -> None:
         "| [`model.onnx`](model.onnx) |",
         "51 classes. Made from the published checkpoint `rgb_scratch`.",
         "\nbrush_hair, cartwheel, catch,",
-        "- Fine-tuned rgb_scratch on hmdb51 split 1 with the recipe 'small': top-1 70.00 %",
+        "- Fine-tuned rgb_scratch on hmdb51 split 1 with the recipe 'small': top-1 70.00%",
         "@inproceedings{carreira2017quo,",
         "`rgb_scratch`, I3D on RGB, trained on Kinetics-400 from scratch, Apache-2.0",
     ):
