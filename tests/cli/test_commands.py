@@ -119,7 +119,6 @@ def test_summaries() -> None:
         "cache ls",
         "cache verify",
         "cache prune --yes",
-        "prepare generated clips --classes wave --per-class 2",
     ],
 )
 def test_json_is_one_document(
