@@ -50,7 +50,7 @@ def conv8(
     BN: tl.constexpr, BT: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
     COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Convolve as `i3dzoo.kernels._fused_triton.conv`."""
+    """Convolve as `i3dzoo.kernels._fused_triton.conv`; `weight` is [columns, TAPS * channels]."""
     pid = tl.program_id(0)
     first = (pid % tiles_c) * COLUMNS
     pid = pid // tiles_c
@@ -61,19 +61,19 @@ def conv8(
     t0 = (pid % tiles_t) * BT
     n = pid // tiles_t * BN
     ROWS: tl.constexpr = BN * BT * BH * BW
-    total = tl.zeros([COLUMNS, ROWS], tl.float32)
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for step in range(TAPS * blocks):
         tap = step // blocks
         c = (step % blocks) * DEPTH
-        a = weight.load([first, step * DEPTH])
         if TAPS == 27:
-            b = x.load([n, t0 + tap // 9 - 1, h0 + tap // 3 % 3 - 1, w0 + tap % 3 - 1, c])
+            a = x.load([n, t0 + tap // 9 - 1, h0 + tap // 3 % 3 - 1, w0 + tap % 3 - 1, c])
         else:
-            b = x.load([n, t0, h0, w0, c])
-        total = tl.dot(a, tl.reshape(b, [ROWS, DEPTH]).T, total)
+            a = x.load([n, t0, h0, w0, c])
+        b = weight.load([first, step * DEPTH])
+        total = tl.dot(tl.reshape(a, [ROWS, DEPTH]), b.T, total)
     column = first + tl.arange(0, COLUMNS)
-    total = total * tl.load(scale + column)[:, None] + tl.load(bias + column)[:, None]
-    out = tl.minimum(tl.maximum(total, 0.0), 448.0).to(tl.float8e4nv).T
+    total = total * tl.load(scale + column)[None, :] + tl.load(bias + column)[None, :]
+    out = tl.minimum(tl.maximum(total, 0.0), 448.0).to(tl.float8e4nv)
     y.store([n, t0, h0, w0, first], tl.reshape(out, [BN, BT, BH, BW, COLUMNS]))
 
 
@@ -107,8 +107,8 @@ class Layers(TileSearch):
     def _conv(self, layer: Any, x: Tensor, y: Tensor, z: Tensor | None = None) -> None:
         FusedI3D._conv(self, layer, x, y, z)
         half = self._time(lambda: FusedI3D._conv(self, layer, x, y, z))
-        columns, taps, channels = layer.weight.shape
-        weight = layer.weight.float()
+        taps, channels, columns = layer.weight.shape
+        weight = layer.weight.float().permute(2, 0, 1)  # [columns, taps, channels]
         weight8, scale = quantise(weight, weight.abs().amax((1, 2), keepdim=True))
         x8, x_scale = quantise(x.float(), x.float().abs().max())
         edge = round(taps ** (1 / 3))
@@ -122,7 +122,7 @@ class Layers(TileSearch):
         bias = layer.bias / y_scale
         times: dict[Tile, float] = {}
         own = find_tile(layer.name, x.shape, self.tiles)
-        tiles = [own._replace(depth=2 * own.depth)]  # as many bytes
+        tiles = [own._replace(depth=min(2 * own.depth, 128))]  # as many bytes
         if channels % tiles[0].depth:
             tiles.append(own)  # less padding
         if own.warps == 4:

@@ -103,41 +103,57 @@ def first_call(tensors: dict[str, Tensor], batch: int) -> float:
     return time.perf_counter() - begun
 
 
+STEMS = [(2, 8, 8, (4, 4)), (4, 4, 8, (4, 5))]
+"""Time, height and width of the boxes of the first convolution; warps and stages."""
+
+Boxes = dict[int, list[tuple[tuple[int, int, int, int], int, int, int]]]
+
+BOXES: Boxes = {
+    32: [((1, 2, 8, 8), 256, 8, 3), ((1, 4, 8, 8), 64, 8, 3), ((1, 2, 8, 8), 64, 4, 4)],
+    16: [((1, 8, 4, 4), 128, 4, 4), ((1, 8, 4, 4), 128, 8, 3), ((1, 8, 4, 4), 256, 8, 4),
+         ((1, 8, 4, 4), 64, 4, 4), ((1, 8, 4, 4), 32, 4, 4), ((1, 16, 4, 4), 128, 8, 3),
+         ((1, 16, 4, 4), 32, 8, 4), ((1, 16, 4, 4), 64, 8, 4), ((1, 16, 8, 4), 32, 8, 3)],
+    8: [((1, 16, 2, 2), 256, 4, 3), ((1, 16, 2, 2), 128, 4, 4), ((1, 16, 2, 2), 64, 4, 4)],
+    0: [((1, 8, 1, 8), 64, 4, 4), ((1, 8, 1, 8), 128, 4, 4), ((1, 1, 8, 8), 64, 4, 4)],
+}  # fmt: skip
+"""Boxes for frames wider than so much; columns, warps and stages."""
+
+SMALL: Boxes = {
+    8: [((1, 16, 2, 2), 32, 4, 4)],
+    0: [((1, 8, 1, 8), 32, 4, 5), ((1, 8, 1, 8), 16, 4, 5)],
+}
+"""Further boxes for one clip."""
+
+LARGE: Boxes = {
+    8: [((2, 16, 2, 2), 256, 8, 3), ((2, 16, 2, 2), 128, 8, 4), ((2, 16, 2, 2), 64, 4, 4),
+        ((4, 16, 2, 2), 64, 8, 3), ((2, 16, 2, 2), 32, 4, 4)],
+    0: [((2, 8, 1, 8), 128, 8, 3), ((2, 8, 1, 8), 64, 4, 4)],
+}  # fmt: skip
+"""Further boxes for several clips."""
+
+
 class WideSearch(TileSearch):
     """A search among more tiles than on a user's GPU, to find those that ship."""
 
     def _candidates(self, name: str, shape: Sequence[int], split: int | None) -> list[Tile]:
         """Return the tiles to try: boxes for this size of frames, depths for these channels."""
-        tiles = super()._candidates(name, shape, split)[:1]
         clips, width, channels = shape[0], shape[3], shape[4]
-        many = clips > 1
+        small = clips == 1
         if name == STEM[0].name:
-            boxes = [((2, 8, 8), 8, 4), ((4, 8, 8), 8, 4), ((4, 4, 8), 4, 5)]
-            return tiles + [Tile(1, *box, 128, 32, *rest) for box, *rest in boxes]
+            return [Tile(1, *box, 128, 32, *rest) for *box, rest in STEMS]
         if name.endswith("1x1"):
-            rows = [(128, 64, 4, 4), (128, 64, 4, 3), (256, 64, 4, 3), (128, 128, 4, 3)]
-            tiles += [Tile(1, 1, 1, n, c, 64, w, s) for n, c, w, s in rows if many or n < 256]
-            return [tile for tile in tiles if split is None or split % tile.columns == 0]
-        if width > 32:
-            boxes = [((1, 4, 8, 8), 64, 4, 4), ((1, 2, 8, 8), 64, 4, 4), ((1, 4, 8, 8), 128, 8, 3),
-                     ((1, 2, 8, 8), 256, 8, 3)]  # fmt: skip
-        elif width > 16:
-            boxes = [((1, 8, 4, 4), 64, 4, 4), ((1, 8, 4, 4), 128, 4, 4)]
-            boxes += [((1, 16, 4, 4), 64, 4, 4), ((1, 16, 4, 4), 128, 8, 3)] if many else []
-        elif width > 8:
-            boxes = [((1, 16, 2, 2), 64, 4, 4)]
-            boxes += [((2, 16, 2, 2), 64, 4, 4), ((4, 16, 2, 2), 64, 4, 4)] if many else []
-            boxes += [((2, 16, 2, 2), 128, 4, 4), ((4, 16, 2, 2), 128, 8, 3)] if many else []
-            boxes += [] if many else [((1, 8, 2, 2), 64, 4, 4), ((1, 16, 2, 2), 128, 4, 4)]
-        else:
-            boxes = [((1, 8, 1, 8), 64, 4, 4)]
-            boxes += [((2, 8, 1, 8), 64, 4, 4), ((4, 8, 1, 8), 64, 4, 4)] if many else []
-            boxes += [] if many else [((1, 4, 1, 8), 64, 4, 5), ((1, 2, 1, 8), 64, 4, 5)]
-        depths = [32] if channels <= 32 else [64] if channels % 64 == 0 else [32, 64]
-        return tiles + [
-            Tile(*box, columns, depth, warps, stages + (depth == 32))
-            for box, columns, warps, stages in boxes
-            for depth in depths
+            wide = [128] if split is None or split % 128 == 0 else []
+            return [Tile(1, 1, 1, rows, n, 64, w, s) for n in (64, *wide)
+                    for rows, w, s in ((128, 4, 3), (128, 4, 4), (64, 4, 4))]  # fmt: skip
+        depths = {32 if channels <= 32 or channels % 64 else 64}
+        if channels > 64:
+            depths |= {64} | ({128} if small else {32})
+        size = next(size for size in BOXES if width > size)
+        boxes = BOXES[size] + (SMALL if small else LARGE).get(size, [])
+        return [
+            Tile(*box, n, depth, warps, 3 if depth == 128 else stages + (depth == 32))
+            for box, n, warps, stages in boxes
+            for depth in sorted(depths)
         ]
 
 

@@ -7,10 +7,6 @@ Before that, they come as tuples of a pointer, the shape, and the strides but fo
 channels and strides, 8 numbers count as one. A kernel makes descriptors of them, which Triton turns
 into pointers. It would do so with those of the host too, but without knowing the strides, and with
 loads of single numbers.
-
-Products are of the weights and the transposed positions: the tensor cores of Hopper take the second
-factor from shared memory always, and the first one only if it was loaded as a matrix. As the first
-factor, a box of positions would go through registers.
 """
 
 import triton
@@ -93,14 +89,14 @@ def windows(
 
 @triton.jit
 def _taps(
-    total, x, weight, first, n, t, h, w,
+    total, x, weight, row, n, t, h, w,
     times, TAPS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Add the products of times x TAPS neighbouring taps, whose weights begin at `first`."""
+    """Add the products of times x TAPS neighbouring taps, whose weights begin at `row`."""
     for tap in range(times * TAPS):
-        a = weight.load([0, first + tap * 32])
-        b = x.load([n, t + tap // TAPS, h + tap % TAPS, w, 0])
-        total = tl.dot(a, tl.reshape(b, [ROWS, 32]).T, total)
+        a = x.load([n, t + tap // TAPS, h + tap % TAPS, w, 0])
+        b = weight.load([row + tap * 32, 0])
+        total = tl.dot(tl.reshape(a, [ROWS, 32]), b, total)
     return total
 
 
@@ -119,14 +115,14 @@ def stem(
 
     The boxes `xij` have every second step from i and every second row from j. The taps that read
     it are neighbours there: times0 and times1 along T, H0 and H1 along H, from FIRST_... on.
-    `weight` is [128, 49 * 32] with the taps in this order; `y` is [N, T', H', groups, 128].
+    `weight` is [49 * 32, 128] with the taps in this order; `y` is [N, T', H', groups, 128].
     """
     x00 = _boxes(x00, 1, BT, BH, BW, 32, DESCRIBED)
     x01 = _boxes(x01, 1, BT, BH, BW, 32, DESCRIBED)
     x10 = _boxes(x10, 1, BT, BH, BW, 32, DESCRIBED)
     x11 = _boxes(x11, 1, BT, BH, BW, 32, DESCRIBED)
     y = _boxes(y, 1, BT, BH, BW, 128, DESCRIBED)
-    weight = _matrix(weight, 128, 32, DESCRIBED)
+    weight = _matrix(weight, 32, 128, DESCRIBED)
     pid = tl.program_id(0)
     w0 = (pid % tiles_w) * BW
     pid = pid // tiles_w
@@ -135,16 +131,16 @@ def stem(
     t0 = (pid % tiles_t) * BT
     n = pid // tiles_t
     ROWS: tl.constexpr = BT * BH * BW
-    total = tl.zeros([128, ROWS], tl.float32)
+    total = tl.zeros([ROWS, 128], tl.float32)
     total = _taps(total, x00, weight, 0, n, t0 + FIRST_T0, h0 + FIRST_H0, w0, times0, H0, ROWS)
-    first = times0 * H0 * 32
-    total = _taps(total, x01, weight, first, n, t0 + FIRST_T0, h0 + FIRST_H1, w0, times0, H1, ROWS)
-    first += times0 * H1 * 32
-    total = _taps(total, x10, weight, first, n, t0 + FIRST_T1, h0 + FIRST_H0, w0, times1, H0, ROWS)
-    first += times1 * H0 * 32
-    total = _taps(total, x11, weight, first, n, t0 + FIRST_T1, h0 + FIRST_H1, w0, times1, H1, ROWS)
-    total = tl.maximum(total + tl.load(bias + tl.arange(0, 128) % 64)[:, None], 0.0)
-    y.store([n, t0, h0, w0, 0], tl.reshape(total.to(HALF).T, [1, BT, BH, BW, 128]))
+    row = times0 * H0 * 32
+    total = _taps(total, x01, weight, row, n, t0 + FIRST_T0, h0 + FIRST_H1, w0, times0, H1, ROWS)
+    row += times0 * H1 * 32
+    total = _taps(total, x10, weight, row, n, t0 + FIRST_T1, h0 + FIRST_H0, w0, times1, H0, ROWS)
+    row += times1 * H0 * 32
+    total = _taps(total, x11, weight, row, n, t0 + FIRST_T1, h0 + FIRST_H1, w0, times1, H1, ROWS)
+    total = tl.maximum(total + tl.load(bias + tl.arange(0, 128) % 64)[None, :], 0.0)
+    y.store([n, t0, h0, w0, 0], tl.reshape(total.to(HALF), [1, BT, BH, BW, 128]))
 
 
 @triton.jit
@@ -231,13 +227,13 @@ def conv(
     """Convolve with 3x3x3 (27 taps) or 1x1x1 (1 tap), stride 1 and SAME padding; add bias; ReLU.
 
     `x`, `y` and `z` are [N, T, H, W, C]. What a box reads outside is 0, and what it writes there is
-    dropped. `weight` is [columns, TAPS * blocks * DEPTH]. Columns before `split` go to `y`, the
+    dropped. `weight` is [TAPS * blocks * DEPTH, columns]. Columns before `split` go to `y`, the
     others to `z`.
     """
     x = _boxes(x, BN, BT, BH, BW, DEPTH, DESCRIBED)
     y = _boxes(y, BN, BT, BH, BW, COLUMNS, DESCRIBED)
     z = _boxes(z, BN, BT, BH, BW, COLUMNS, DESCRIBED)
-    weight = _matrix(weight, COLUMNS, DEPTH, DESCRIBED)
+    weight = _matrix(weight, DEPTH, COLUMNS, DESCRIBED)
     pid = tl.program_id(0)
     first = (pid % tiles_c) * COLUMNS  # neighbouring programs read the same positions
     pid = pid // tiles_c
@@ -248,19 +244,19 @@ def conv(
     t0 = (pid % tiles_t) * BT
     n = pid // tiles_t * BN
     ROWS: tl.constexpr = BN * BT * BH * BW
-    total = tl.zeros([COLUMNS, ROWS], tl.float32)
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for step in range(TAPS * blocks):
         tap = step // blocks
         c = (step % blocks) * DEPTH
-        a = weight.load([first, step * DEPTH])
         if TAPS == 27:
             box = [n, t0 + tap // 9 - 1, h0 + tap // 3 % 3 - 1, w0 + tap % 3 - 1, c]
-            b = x.load(box)
+            a = x.load(box)
         else:
-            b = x.load([n, t0, h0, w0, c])
-        total = tl.dot(a, tl.reshape(b, [ROWS, DEPTH]).T, total)
-    total += tl.load(bias + first + tl.arange(0, COLUMNS))[:, None]
-    out = tl.maximum(total, 0.0).to(HALF).T
+            a = x.load([n, t0, h0, w0, c])
+        b = weight.load([step * DEPTH, first])
+        total = tl.dot(tl.reshape(a, [ROWS, DEPTH]), b, total)
+    total += tl.load(bias + first + tl.arange(0, COLUMNS))[None, :]
+    out = tl.maximum(total, 0.0).to(HALF)
     out = tl.reshape(out, [BN, BT, BH, BW, COLUMNS])
     if first < split:
         y.store([n, t0, h0, w0, first], out)

@@ -45,9 +45,7 @@ MINIMUM: Final = (8, 0)
 GRAPHS: Final = 4
 """How many shapes keep a CUDA graph and buffers."""
 
-WINDOW: Final = 32
-"""Numbers of a window; 9 pixels of 3 channels are 27."""
-
+_WINDOW: Final = 32  # numbers of a window; 9 pixels of 3 channels are 27
 _GROUPS: Final = 64
 _ROWS: Final = 8  # rows of windows that a program writes
 _COPIED: Final = 2  # up to so many clips are copied, to begin with one launch instead of two
@@ -72,7 +70,7 @@ def can_fuse(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A folded convolution: weight [columns, taps, channels], and bias [columns]."""
+    """A folded convolution: weight [taps, channels, columns], and bias [columns]."""
 
     name: str
     taps: int
@@ -82,10 +80,10 @@ class _Layer:
     cache: dict[int, Tensor] = field(default_factory=dict)
 
     def packed(self, depth: int) -> Tensor:
-        """Return the weight [columns, taps * channels]; channels are a multiple of `depth`."""
+        """Return the weight [taps * channels, columns]; channels are a multiple of `depth`."""
         if depth not in self.cache:
-            weight = F.pad(self.weight, (0, -self.weight.shape[2] % depth))
-            self.cache[depth] = weight.flatten(1).contiguous()
+            weight = F.pad(self.weight, (0, 0, 0, -self.weight.shape[1] % depth))
+            self.cache[depth] = weight.flatten(0, 1).contiguous()
         return self.cache[depth]
 
 
@@ -117,7 +115,9 @@ class FusedI3D:
         self._sides = [_new_stream(device) for _ in range(2)]
         self._tensors = tensors
         self.channels = tensors[f"{STEM[0].name}.conv.weight"].shape[1]
-        means = expected_inputs({name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+        means = expected_inputs(
+            {name: tensor.double().cpu().numpy() for name, tensor in tensors.items()}
+        )
         self._mean_inputs = {name: torch.from_numpy(mean) for name, mean in means.items()}
         self._stem_weight, self._stem_bias = self._fold_stem()
         self._stem_weights: dict[tuple[int, ...], Tensor] = {}
@@ -188,7 +188,7 @@ class FusedI3D:
     def _empty_windows(self, x: Tensor) -> Tensor:
         count, _, time, height, width = x.shape
         groups = -(-self._stem_size(width) // 2)
-        return self._empty(count, time, height, groups, WINDOW)
+        return self._empty(count, time, height, groups, _WINDOW)
 
     def _run(
         self, windows: Tensor, shape: Sequence[int], wanted: frozenset[str]
@@ -227,7 +227,7 @@ class FusedI3D:
         blocks = -(-height // _ROWS)
         grid = (x.shape[0] * time * blocks, -(-groups // _GROUPS))
         is_pixels = x.dtype == torch.uint8
-        scale, shift = (None, None) if self._pixels is None else self._pixels
+        scale, shift = (None, None) if self._pixels is None or not is_pixels else self._pixels
         with self._current_device():
             _fused_triton.windows[grid](
                 x, windows, scale, shift, time, height, width, groups, blocks, *x.stride(), before,
@@ -254,12 +254,12 @@ class FusedI3D:
         parts = []
         for first in ((0, 0), (0, 1), (1, 0), (1, 1)):
             part = windows[:, first[0] :: 2, first[1] :: 2]
-            parts.append(self._boxes(part, part.shape, part.stride(), [*box, WINDOW]))
+            parts.append(self._boxes(part, part.shape, part.stride(), [*box, _WINDOW]))
         pairs = y.view(count, *sizes[:2], groups, -1)
         output = self._boxes(pairs, pairs.shape, pairs.stride(), [*box, pairs.shape[4]])
         orders = [_by_parity(edge) for edge in before]
         weight = self._stem_of(orders)
-        weights = self._boxes(weight, weight.shape, weight.stride(), [weight.shape[0], WINDOW])
+        weights = self._boxes(weight, weight.shape, weight.stride(), [_WINDOW, weight.shape[1]])
         tiles = [-(-size // edge) for size, edge in zip((*sizes[:2], groups), box[1:], strict=True)]
         counts = [len(part) for order in orders for part in order]
         firsts = [
@@ -280,8 +280,8 @@ class FusedI3D:
         taps = [t * 7 + h for times in orders[0] for rows in orders[1] for t in times for h in rows]
         key = tuple(taps)
         if key not in self._stem_weights:
-            weight = self._stem_weight.view(-1, 49, WINDOW)
-            self._stem_weights[key] = weight[:, taps].flatten(1).contiguous()
+            weight = self._stem_weight.view(49, _WINDOW, -1)
+            self._stem_weights[key] = weight[taps].flatten(0, 1).contiguous()
         return self._stem_weights[key]
 
     @property
@@ -364,12 +364,12 @@ class FusedI3D:
 
         positions, source = boxes(x, tile.depth)
         packed = layer.packed(tile.depth)
-        weight = self._boxes(packed, packed.shape, packed.stride(), [tile.columns, tile.depth])
+        weight = self._boxes(packed, packed.shape, packed.stride(), [tile.depth, tile.columns])
         first = boxes(y, tile.columns)[1]
         second = first if z is None else boxes(z, tile.columns)[1]
         tiles = [-(-size // edge) for size, edge in zip(positions, box, strict=True)]
-        columns = -(-packed.shape[0] // tile.columns)
-        blocks = packed.shape[1] // (layer.taps * tile.depth)
+        columns = -(-packed.shape[1] // tile.columns)
+        blocks = packed.shape[0] // (layer.taps * tile.depth)
         grid = (math.prod(tiles) * columns,)
         with self._current_device():
             _fused_triton.conv[grid](
@@ -413,16 +413,17 @@ class FusedI3D:
         return weight, beta - mean * scale + lost @ self._mean_inputs[unit.name]
 
     def _fold_stem(self) -> tuple[Tensor, Tensor]:
-        """Return the weight [128, 49 * 32] for windows of 9 pixels, and the bias [64]."""
+        """Return the weight [49 * 32, 128] for windows of 9 pixels, and the bias [64]."""
         weight, bias = self._folded(STEM[0])
         out, channels = weight.shape[:2]
-        packed = weight.new_zeros(2, out, 7, 7, WINDOW)
+        packed = weight.new_zeros(7, 7, _WINDOW, 2, out)
         for number in range(2):
             for tap in range(7):
                 first = (tap + 2 * number) * channels
-                taps = weight[..., tap].permute(0, 2, 3, 1)
-                packed[number, ..., first : first + channels] = taps
-        packed = packed.view(2 * out, 49 * WINDOW)
+                packed[:, :, first : first + channels, number] = weight[..., tap].permute(
+                    2, 3, 1, 0
+                )
+        packed = packed.reshape(49 * _WINDOW, 2 * out)
         return packed.to(self.device, self.dtype), bias.float().to(self.device)
 
     def _add(self, name: str, *groups: list[Unit]) -> None:
@@ -433,15 +434,15 @@ class FusedI3D:
             parts = [self._folded(unit) for unit in units]
             weight = torch.cat([part[0] for part in parts]).flatten(2)  # [out, in, taps]
             pad = -len(weight) % _ALIGN
-            weights.append(F.pad(weight, (0, 0, 0, 0, 0, pad)).transpose(1, 2))
+            weights.append(F.pad(weight, (0, 0, 0, 0, 0, pad)).permute(2, 1, 0))
             biases.append(F.pad(torch.cat([part[1] for part in parts]), (0, pad)))
-            split = split or len(weights[0])
+            split = split or weights[0].shape[2]
         bias = torch.cat(biases)
         self._layers[name] = _Layer(
             name,
             taps,
             split,
-            torch.cat(weights).to(self.device, self.dtype),
+            torch.cat(weights, 2).to(self.device, self.dtype),
             F.pad(bias, (0, 256 - len(bias) % 256)).float().to(self.device),
         )
 

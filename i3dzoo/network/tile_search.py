@@ -10,7 +10,7 @@ from torch import Tensor
 
 from i3dzoo.kernels.tiles import CLASSES, Table, Tile, candidates
 from i3dzoo.network.architecture import STEM, pad_axis
-from i3dzoo.network.fused import LOGITS, WINDOW, FusedI3D
+from i3dzoo.network.fused import LOGITS, FusedI3D
 from i3dzoo.progress import SILENT, Progress
 
 SECONDS: Final = 40.0
@@ -74,9 +74,8 @@ class TileSearch(FusedI3D):
             for size in reversed(shape)
             for side in pad_axis(self.variant.padding, size, unit.kernel, 2, pool=False)
         ]
-        taps = self._stem_weight[: unit.out_channels].view(-1, 7, 7, WINDOW)
-        taps = taps[..., : 7 * self.channels].reshape(-1, 7, 7, 7, self.channels)
-        weight = taps.permute(0, 4, 1, 2, 3)
+        taps = self._stem_weight.view(7, 7, -1, 2, unit.out_channels)[:, :, : 7 * self.channels, 0]
+        weight = taps.reshape(7, 7, 7, self.channels, -1).permute(4, 3, 0, 1, 2)
         exact = F.conv3d(
             F.pad(self._clips.float(), pads), weight.float(), self._stem_bias, stride=2
         )
@@ -93,7 +92,7 @@ class TileSearch(FusedI3D):
             return outputs
 
         edge = round(layer.taps ** (1 / 3))
-        weight = layer.weight.transpose(1, 2).reshape(-1, x.shape[4], edge, edge, edge).float()
+        weight = layer.weight.permute(2, 1, 0).reshape(-1, x.shape[4], edge, edge, edge).float()
         clips = x.permute(0, 4, 1, 2, 3).float()
         exact = F.conv3d(clips, weight, layer.bias[: len(weight)], padding=edge // 2)
         exact = exact.relu_().permute(0, 2, 3, 4, 1)

@@ -69,7 +69,11 @@ class Poisoned(FusedI3D):
 
     def run_conv(self, x: Tensor, groups: Sequence[Sequence[Unit]], outputs: list[Tensor]) -> None:
         """Run a layer of other units than the network's; x and outputs are [N, T, H, W, C]."""
-        self._tensors = self.weights = weights_of([unit for group in groups for unit in group])
+        units = [unit for group in groups for unit in group]
+        self._tensors = self.weights = weights_of(units)
+        self._mean_inputs = {
+            unit.name: torch.zeros(unit.in_channels, dtype=torch.float64) for unit in units
+        }
         name = "another layer " + "x".join(3 * [str(groups[0][0].kernel)])
         self._add(name, *map(list, groups))
         self._conv(self._layers[name], x, *outputs)
