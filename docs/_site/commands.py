@@ -44,7 +44,8 @@ def pages() -> dict[str, str]:
 
 _INDEX = """# Commands
 
-Every command prints its help, with examples, for `--help`. Each page below has the help of one command.
+Every command prints its help, with examples, for `--help`. Each page below has the help of one
+command.
 
 A command that writes a file prints its path as the last line of standard output. Remarks and
 progress go to standard error. `--json` prints one JSON document, in ASCII. `--quiet` leaves out
