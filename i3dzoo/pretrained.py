@@ -99,12 +99,20 @@ class InceptionI3d(I3D):
             )
         if on_gpu and dtype != torch.float32:
             if can_fuse(device):
-                return DeployedI3d(self, dtype)
-            _LOG.warning(
-                "the GPU kernels of i3dzoo need Triton and an NVIDIA GPU of compute capability "
-                "%d.%d or more; the network runs in PyTorch",
-                *MINIMUM,
-            )
+                try:
+                    return DeployedI3d(self, dtype)
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception as error:  # Triton fails in many ways
+                    _LOG.warning(
+                        "the GPU kernels of i3dzoo failed (%s); the network runs in PyTorch", error
+                    )
+            else:
+                _LOG.warning(
+                    "the GPU kernels of i3dzoo need Triton and an NVIDIA GPU of compute capability "
+                    "%d.%d or more; the network runs in PyTorch",
+                    *MINIMUM,
+                )
         network = copy.deepcopy(self).eval().requires_grad_(False).to(dtype)
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return] # torch's types lack 3d
 

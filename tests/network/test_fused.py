@@ -6,19 +6,23 @@ installed; it takes minutes.
 
 import importlib.util
 import os
+from typing import Any
 
 import pytest
 import torch
+from helpers.progress import RecordedProgress
 from torch import Tensor
 
+from i3dzoo import pretrained
 from i3dzoo.checkpoints.checkpoint import Checkpoint
 from i3dzoo.engines.fused import FusedEngine
 from i3dzoo.errors import OptionError, ShapeError
-from i3dzoo.kernels.tiles import candidates, find_tile, known_tiles
+from i3dzoo.kernels.tiles import TIMED, candidates, find_tile, known_tiles
 from i3dzoo.network.architecture import DEEPMIND, ENDPOINTS, POOLED, UNITS, Variant
 from i3dzoo.network.fused import GRAPHS, LOGITS, FusedI3D, can_fuse
 from i3dzoo.network.i3d import I3D
-from i3dzoo.pretrained import DeployedI3d, InceptionI3d
+from i3dzoo.pretrained import DeployedI3d, InceptionI3d, build
+from i3dzoo.video.transforms import normalise
 
 GPU = torch.cuda.is_available() and can_fuse(torch.device("cuda"))
 INTERPRETER = importlib.util.find_spec("triton") and os.environ.get("TRITON_INTERPRET") == "1"
@@ -101,6 +105,35 @@ def test_every_layer_has_a_measured_tile() -> None:
             tiles = candidates(name, (count, 16, 14, 14, 96), None, 99 << 10)
             assert find_tile(name, (count, 16, 14, 14, 96), {"1": {}, "8": {}}) == tiles[0]
             assert set(tiles) <= known_tiles()
+
+
+def test_pixels_and_progress(rgb: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels come in the input's order, with its normalisation; compiling is announced once."""
+    spec = rgb.metadata.input.replace(
+        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), channels="bgr"
+    )
+    model = build(Checkpoint(rgb.tensors, rgb.metadata.replace(input=spec)))
+    seen: list[Tensor] = []
+
+    class Network:
+        def __init__(self, *arguments: Any) -> None:
+            scale, shift = (torch.tensor(part).view(-1, 1, 1, 1) for part in arguments[4])
+            self.normalise = lambda x: x * scale + shift
+
+        def __call__(self, x: Tensor, _: object) -> dict[str, Tensor]:
+            seen.append(self.normalise(x))
+            return {LOGITS: torch.zeros(1, 7, 400)}
+
+    monkeypatch.setattr(pretrained, "FusedI3D", Network)
+    monkeypatch.setattr(pretrained, "find_tiles", lambda *_: TIMED)
+    progress = RecordedProgress()
+    deployed = DeployedI3d(model, torch.float16, progress)
+    x = torch.randint(0, 256, (1, 9, 16, 16, 3), dtype=torch.uint8).permute(0, 4, 1, 2, 3)
+    for _ in range(2):
+        deployed.step_logits(x)
+    torch.testing.assert_close(seen[1], normalise(x, spec))
+    (message,) = progress.messages
+    assert message.startswith("compiling the kernels of the engine fused for clips of 1x3x9x16x16")
 
 
 @pytest.mark.skipif(GPU, reason="there is a GPU")
