@@ -49,12 +49,12 @@ def temporary_file(path: Path, suffix: str = "part") -> Iterator[tuple[BinaryIO,
         part.unlink(missing_ok=True)
 
 
-def remove_abandoned(folder: Path, suffix: str = "part") -> None:
-    """Remove the temporary files of killed processes from a folder, once in a process.
+def remove_abandoned(folder: Path, suffix: str = "part", again: bool = False) -> None:
+    """Remove the temporary files of killed processes from a folder, once in a process or again.
 
     A file is removed if no process holds its lock.
     """
-    if (folder.absolute(), suffix) in _swept:
+    if (folder.absolute(), suffix) in _swept and not again:
         return
     _swept.add((folder.absolute(), suffix))
     mark = re.compile(rf"\..*\.{_machine()}-[a-z0-9_]{{8}}\.{re.escape(suffix)}")

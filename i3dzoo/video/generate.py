@@ -4,6 +4,7 @@
 download, and a network that cannot see motion does no better than chance.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -144,8 +145,11 @@ def _generate(
     ]
     work = [(path, motion) for path, motion in work if not path.exists()]
     progress.start("clips", len(work), "items")
-    for count, _ in enumerate(parallel_map(functools.partial(_make, shape), work, jobs), 1):
-        progress.update(count)
+    folders = {path.parent for path, _ in work}
+    made = parallel_map(functools.partial(_make, shape), work, jobs, folders)
+    with contextlib.closing(made):
+        for count, _ in enumerate(made, 1):
+            progress.update(count)
     return len(work)
 
 

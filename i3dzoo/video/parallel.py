@@ -3,20 +3,26 @@
 import signal
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TypeVar
 
 from i3dzoo.errors import I3DZooError, OutputError
+from i3dzoo.files.temporary import remove_abandoned
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def parallel_map(
-    function: Callable[[Item], Result], items: Iterable[Item], jobs: int | None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    jobs: int | None,
+    folders: Iterable[Path] = (),
 ) -> Generator[Result, None, None]:
     """Yield the results of a picklable function as they are ready; `jobs` None uses all processors.
 
-    Errors of the function are raised here. Ctrl-C and SIGTERM end the workers.
+    Errors of the function are raised here. Ctrl-C, SIGTERM and closing the generator kill the
+    workers, and remove what they have begun to write from `folders`.
     """
     if jobs == 1:
         yield from map(function, items)
@@ -34,6 +40,10 @@ def parallel_map(
     )
     try:
         yield from pool(joblib.delayed(function)(item) for item in items)
+    except (GeneratorExit, KeyboardInterrupt, SystemExit):
+        for folder in folders:
+            remove_abandoned(folder, again=True)
+        raise
     except BrokenProcessPool as error:
         raise I3DZooError(
             "a worker process was killed, probably for lack of memory; run the command again "

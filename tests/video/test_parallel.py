@@ -2,11 +2,14 @@
 
 import os
 import signal
+import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from i3dzoo.errors import I3DZooError
+from i3dzoo.files.temporary import temporary_file
 from i3dzoo.video.parallel import parallel_map
 
 
@@ -35,6 +38,22 @@ def test_errors(jobs: int) -> None:
     """An error of the function is raised in this process."""
     with pytest.raises(ValueError, match="three"):
         list(parallel_map(fail_at_three, range(20), jobs))
+
+
+def begin(folder: Path, number: int) -> None:
+    """Write a file slowly, but for the first."""
+    with temporary_file(folder / f"{number}.txt"):
+        time.sleep(60 if number else 0)
+
+
+def test_what_killed_workers_began_is_removed(tmp_path: Path) -> None:
+    """Closing the generator kills the workers, and leaves no temporary file in their folders."""
+    results = parallel_map(partial(begin, tmp_path), range(3), 2, [tmp_path])
+    next(results)
+    while not list(tmp_path.glob(".*.part")):
+        time.sleep(0.01)
+    results.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
