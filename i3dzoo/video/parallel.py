@@ -1,6 +1,7 @@
 """Run a function on many items in worker processes."""
 
 import signal
+import warnings
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -38,9 +39,14 @@ def parallel_map(
         initargs=(signal.SIGINT, signal.SIG_IGN),
         idle_worker_timeout=5,  # seconds; also ends the workers of a killed process
     )
+    results = pool(joblib.delayed(function)(item) for item in items)
     try:
-        yield from pool(joblib.delayed(function)(item) for item in items)
+        for result in results:  # noqa: UP028 - `yield from` would close it with a warning
+            yield result
     except (GeneratorExit, KeyboardInterrupt, SystemExit):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that tasks were cancelled
+            results.close()
         for folder in folders:
             remove_abandoned(folder, again=True)
         raise
