@@ -263,7 +263,7 @@ def _warnings(
     if settings is not None and settings.precision != "fp32":
         warnings.append(
             f"the network ran in {settings.precision}; FVD is defined in fp32, from which it was "
-            f"up to {100 * MEASURED_ERRORS[settings.precision]:.2g} % off as measured on an H100: "
+            f"up to {100 * MEASURED_ERRORS[settings.precision]:.2g}% off as measured on an H100: "
             "compare only numbers of the same precision"
         )
     least, dimensions = min(first.count, second.count), first.dimensions

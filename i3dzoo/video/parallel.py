@@ -1,8 +1,10 @@
 """Run a function on many items in worker processes."""
 
+import contextlib
 import signal
+import sys
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +14,22 @@ from i3dzoo.files.temporary import remove_abandoned
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@contextlib.contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Start processes in this block that Ctrl-C does not reach; their parent ends them.
+
+    They inherit that SIGINT is blocked. To ignore it would be too late: they first import.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def parallel_map(
@@ -34,12 +52,13 @@ def parallel_map(
         jobs or joblib.cpu_count(),
         return_as="generator_unordered",
         batch_size=1,
-        # Ctrl-C is sent to all processes, and this one ends the others.
+        # of Windows; elsewhere, workers inherit that it is blocked
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_IGN),
         idle_worker_timeout=5,  # seconds; also ends the workers of a killed process
     )
-    results = pool(joblib.delayed(function)(item) for item in items)
+    with interrupts_blocked():
+        results = pool(joblib.delayed(function)(item) for item in items)
     try:
         for result in results:  # noqa: UP028 - `yield from` would close it with a warning
             yield result

@@ -102,7 +102,7 @@ def test_precision(pixels: Embedder) -> None:
     half = type(pixels)()
     half.precision = "fp16"
     first, *others = compute_fvd(_noise(1), _noise(2), TF, embedder=half).warnings
-    assert "fp32, from which it was up to 0.056 % off" in first
+    assert "fp32, from which it was up to 0.056% off" in first
     assert compute_fvd(_noise(1), _noise(2), TF, embedder=pixels).warnings == tuple(others)
 
 

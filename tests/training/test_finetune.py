@@ -119,7 +119,7 @@ def test_stopped_within_an_epoch(data: Path, rgb_scratch: Path, tmp_path: Path) 
     assert document["best_epoch"] == 0.5
     assert list(document["bad_videos"]) == [entry["file"] for entry in bad]
     result = finetune("hmdb51", *common, "--on-bad-video", "skip", "--resume")
-    assert re.search(r"best top-1 [\d.]+ % after step 1\n", result.stderr)
+    assert re.search(r"best top-1 [\d.]+% after step 1\n", result.stderr)
 
 
 def test_from_python(data: Path, rgb_scratch: Path, tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def test_metrics_and_messages(tmp_path: Path) -> None:
         trained, evaluated = progress.messages[2 * epoch - 2 : 2 * epoch]
         step = lines[3 * epoch - 2]
         assert trained == (
-            f"epoch {epoch} of 2: loss {step['loss']:.4f}, top-1 {100 * step['top1']:.2f} % of the "
+            f"epoch {epoch} of 2: loss {step['loss']:.4f}, top-1 {100 * step['top1']:.2f}% of the "
             f"last batch, {step['clips_per_second']:.1f} clips/s, {step['data_wait']:.0%} waiting "
             "for data"
         )

@@ -32,6 +32,7 @@ from i3dzoo.video.decode_worker import (
     Free,
     process_arguments,
 )
+from i3dzoo.video.parallel import interrupts_blocked
 from i3dzoo.video.pipeline.colours import yuv_to_rgb
 from i3dzoo.video.shared_memory import pin_memory, unpin_memory
 
@@ -46,7 +47,7 @@ class Decoder:
         self.process: subprocess.Popen[bytes] | None = None
         size = SLOTS * SLOT_BYTES
         if process:
-            with _memory_file(size) as memory:
+            with _memory_file(size) as memory, interrupts_blocked():
                 arguments = process_arguments(other.fileno(), memory, size, threads)
                 self.process = subprocess.Popen(  # noqa: S603 - this interpreter, with our own code
                     arguments, pass_fds=(other.fileno(), memory), stdin=subprocess.DEVNULL
