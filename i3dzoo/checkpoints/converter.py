@@ -4,6 +4,7 @@ A table converts in both directions, so its rules must be a bijection: every can
 one source name, and no two canonical tensors share one.
 """
 
+import difflib
 import functools
 import itertools
 from collections import Counter
@@ -184,8 +185,10 @@ def _shipped(name: str) -> Table:
 @functools.cache
 def _document(name: str) -> _Document:
     if name not in (*names(), *names(IMAGES)):
+        near = difflib.get_close_matches(name, names(), 1)
+        hint = f"did you mean {near[0]}? " if near else ""
         raise UnknownNameError(
-            f"no layout has the name {name!r}; expected one of {', '.join(names())}"
+            f"no layout has the name {name!r}; {hint}expected one of {', '.join(names())}"
         )
     content = (data("converters") / f"{name}.toml").read_bytes()
     return parse_toml(content, _Document, f"converters/{name}.toml", error=ConverterError)

@@ -97,7 +97,12 @@ class Options:
     "--set", "settings", multiple=True, help="Replace a key of the recipe: optim.lr=0.005."
 )
 @click.option("--freeze", help="What to freeze: none, trunk, or until:ENDPOINT.")
-@click.option("-o", "--output", type=_path, help="Folder of the run.")
+@click.option(
+    "-o",
+    "--output",
+    type=_path,
+    help="Folder of the run.  [default: runs/DATASET_STREAM, such as runs/hmdb51_rgb]",
+)
 @click.option("--resume", is_flag=True, help="Resume the run in the output folder.")
 @click.option(
     "--keep",

@@ -327,6 +327,21 @@ def _evaluate_split(
     return Evaluation(metrics, fused, name, labels, bad_videos.reasons)
 
 
+def _warn_of_training_videos(model: _Model, dataset: VideoDataset, progress: Progress) -> None:
+    """Say how many of the videos a run of `finetune` on videos of one's own was trained on."""
+    data = model.path.parent / "data"
+    if not (data / INDEX_NAME).exists():
+        return
+    index = read_index(data)
+    trained = {index.path(entry).resolve() for entry in index.entries if "train" in entry.roles}
+    count = sum(dataset.index.path(entry).resolve() in trained for entry in dataset.entries)
+    if count:
+        progress.message(
+            f"{model.path} was trained on {count} of these {len(dataset.entries)} videos; to "
+            f"evaluate it on the others only, use --data {data}"
+        )
+
+
 def _open_data(
     model: _Model, split: str, config: EvaluationConfig, progress: Progress
 ) -> VideoDataset:
@@ -353,6 +368,8 @@ def _open_data(
         classes=model.metadata.labels,
         on_bad_video=config.on_bad_video,
     )
+    if split == "none":
+        _warn_of_training_videos(model, dataset, progress)
     if config.annotations is None and dataset.targets is not None:
         raise MetadataError(
             f"{model.path}: its clips have one class, and the videos of {config.data} several; "

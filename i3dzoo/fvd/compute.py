@@ -287,12 +287,10 @@ def _warnings(
             f"{second.count} clips; each is used once"
         )
     if real.fps and fake.fps and real.fps != fake.fps:
-        rates = [
-            " and ".join(f"{rate:g}" for rate in sorted(side.fps)[:3]) for side in (real, fake)
-        ]
+        rates = [", ".join(f"{rate:g}" for rate in sorted(side.fps)[:3]) for side in (real, fake)]
         warnings.append(
             f"the real videos have {rates[0]} fps and the fake ones {rates[1]}; frames are taken "
-            "as they are, so the motion is not of the same speed"
+            "as they are, so motion has another speed"
         )
     if not (first.complete and second.complete):
         warnings.append(

@@ -89,9 +89,7 @@ class FolderOfVideos:
             )
         self.notes: tuple[str, ...] = ()
         if others:
-            self.notes = (
-                f"{folder}: {len(others)} other files are left out: {listing(sorted(others))}",
-            )
+            self.notes = (f"{folder}: skipped what is not a video: {listing(sorted(others))}",)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -175,7 +175,8 @@ def _of_parquet(path: Path) -> tuple[Sequence[str], Table]:
         with open_input(path, DatasetError) as source, pq.ParquetFile(source) as file:
             fields = {name: _key(name) for name in file.schema_arrow.names if _key(name) in _KNOWN}
             _check_parquet(path, file, fields)
-            rows = file.read(columns=list(fields)).to_pylist()
+            # threads of pyarrow that have just started may abort a process that ends
+            rows = file.read(columns=list(fields), use_threads=False).to_pylist()
     except DatasetError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:  # also text that is not UTF-8

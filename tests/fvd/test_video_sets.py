@@ -98,7 +98,7 @@ def test_folders(folder: Path, tmp_path: Path) -> None:
     """Videos of a folder and of its folders in order; folders of images; other files are named."""
     videos: VideoSet | Known = open_source(folder)
     assert len(videos) == 3  # type: ignore[arg-type]
-    assert videos.notes == (f"{folder}: 1 other files are left out: readme.txt",)
+    assert videos.notes == (f"{folder}: skipped what is not a video: readme.txt",)
     opened = videos.open(2)  # type: ignore[union-attr]
     assert opened.name == str(folder / "walk" / "c.mov")
     assert (opened.frames, opened.fps) == (12, 25)

@@ -86,7 +86,9 @@ def test_evaluate(
     out, err = succeed(capsys, "evaluate", model, "--data", trained / "data", *options)
     assert json.loads(out)[0]["videos"] == 3
     assert "the validation videos are evaluated" in err
-    out, _ = succeed(capsys, "evaluate", model, "--data", clips, *options)
+    assert "was trained on" not in err
+    out, err = succeed(capsys, "evaluate", model, "--data", clips, *options)
+    assert "trained on 9 of these 12 videos; to evaluate it on the others only, use" in err
     (whole,) = json.loads(out)
     assert (whole["videos"], whole["split"]) == (12, "none")
     # a list with the numbers of the model's classes
