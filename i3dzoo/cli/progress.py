@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 _SHORT: Final = 10  # seconds
+_AROUND: Final = 16  # characters of the time left, the slash of the count, and the spaces
 
 
 def megabytes(size: int) -> str:
@@ -36,6 +37,7 @@ class TerminalProgress:
         self._task: Any = None
         self._description, self._total, self._next_tenth = "", 0, 1
         self._started = 0.0
+        self._room = 1  # characters that values may take beside the bar
 
     def start(self, description: str, total: int | None, unit: Unit = "bytes") -> None:
         """Begin a task, and end the task before it."""
@@ -45,7 +47,10 @@ class TerminalProgress:
         description = shorten(printable(description), 200)
         self._started = time.monotonic()
         if sys.stderr is not None and sys.stderr.isatty():
-            self._bar = _bar(unit)
+            self._bar, width = _bar(unit)
+            description = shorten(description, self._bar.console.width // 3)
+            taken = len(description) + width + 2 * len(f"{total}") + _AROUND
+            self._room = max(self._bar.console.width - taken, 1)
             self._bar.start()
             self._task = self._bar.add_task(description, total=total, values="")
             return
@@ -57,7 +62,8 @@ class TerminalProgress:
     def update(self, completed: int, **values: str) -> None:
         """Set how much of the current task is done."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=completed, values=_join(values))
+            shown = shorten(_join(values), self._room)
+            self._bar.update(self._task, completed=completed, values=shown)
         elif self._total and 10 * completed >= self._next_tenth * self._total:
             shown = f"{self._description}, {_join(values)}" if values else self._description
             say(f"  {completed:,} of {self._total:,} {shown}{self._time_left(completed)}")
@@ -105,17 +111,20 @@ def _join(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
-def _bar(unit: Unit) -> "RichProgress":
-    """Return a bar with the size or count, the values of the task, and the time left."""
+def _bar(unit: Unit) -> "tuple[RichProgress, int]":
+    """Return a bar with the size or count, the values of the task, and the time left; its width."""
     from rich import progress
     from rich.console import Console
 
+    console = Console(stderr=True)
+    width = min(40, console.width // 5)
     sizes = [progress.DownloadColumn(), progress.TransferSpeedColumn()]
-    return progress.Progress(
+    bar = progress.Progress(
         progress.TextColumn("  {task.description}", markup=False),
-        progress.BarColumn(),
+        progress.BarColumn(width),
         *(sizes if unit == "bytes" else [progress.MofNCompleteColumn()]),
         progress.TextColumn("{task.fields[values]}", markup=False),
         progress.TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
     )
+    return bar, width

@@ -246,7 +246,11 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, no_color: bool)
             progress.message("a [remark]")
             progress.start("weights.bin", 2_000_000)
             progress.update(2_000_000)
+            monkeypatch.setenv("COLUMNS", "60")  # values make room for the rest
+            progress.start("steps", 1200, "items")
+            progress.update(203, epoch="1.00", loss="0.5123", top_1="40.00%")
         shown = read_all(master)
+    assert re.search(r"203/1200\D.*epoch 1\.00, loss 0…", shown)
     assert "a [remark]" in shown
     assert "weights.bin" in shown
     assert "2.0/2.0 MB" in shown
