@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from i3dzoo.cli._parameters import DEVICE, MODEL
+from i3dzoo.cli._parameters import DEVICE
 from i3dzoo.files import TEXT_BYTES, decode_text, read_text, split_lines
 from i3dzoo.text import message, printable, shorten
 
@@ -43,14 +43,6 @@ precision_option = click.option(
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
     help="Precision of the computation.  [default: fp16 with fused; otherwise the checkpoint's "
     "on a GPU, and fp32 on a CPU]",
-)
-
-model_option = click.option(
-    "--model",
-    required=True,
-    type=MODEL,
-    metavar="MODEL",
-    help="A zoo name, a checkpoint of any layout, an exported file, or USER/NAME.",
 )
 
 _KEY = click.option(

@@ -2,10 +2,8 @@
 
 import contextlib
 import math
-import tokenize
 import weakref
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -15,31 +13,12 @@ import numpy.typing as npt
 
 from i3dzoo.errors import FormatError
 from i3dzoo.files import open_input
+from i3dzoo.files.npy import READ_ERRORS, read_npy_header
 from i3dzoo.limits import MAX_FRAMES, MAX_PIXELS
 from i3dzoo.text import shorten
 
 MAX_ROW_BYTES: Final = 1 << 32
 """Largest video of an array: 4 GiB, 1,700 frames of 1280x640 as uint8."""
-
-_MAX_MEMBERS: Final = 1000
-
-# NumPy reads the header as Python, and zlib what a member holds.
-_ERRORS: Final = (
-    ValueError,
-    TypeError,
-    OSError,
-    EOFError,
-    OverflowError,
-    SyntaxError,
-    RecursionError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    KeyError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class ArrayFile:
@@ -88,7 +67,7 @@ class ArrayFile:
                 self._open()
             self._file.seek((start - self._next) * row, 1)
             data = self._file.read(count * row)
-        except _ERRORS as error:
+        except READ_ERRORS as error:
             raise FormatError(f"{self.path}: row {start} cannot be read: {error}") from error
         if len(data) < count * row:
             complete = start + len(data) // row
@@ -109,7 +88,7 @@ class ArrayFile:
                 member = _only_member(self.path, archive)
                 self._file = self._stack.enter_context(archive.open(member))
             self.shape, self.dtype = _header(self.path, self._file)
-        except _ERRORS as error:
+        except READ_ERRORS as error:
             self._stack.close()
             if isinstance(error, FormatError):
                 raise
@@ -128,14 +107,7 @@ def _only_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
 
 
 def _header(path: Path, file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    read: Any = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read is None:
-        raise FormatError(f"{path}: has version {version} of the .npy format; expected 1.0 or 2.0")
-    shape, fortran, dtype = read(file)
+    shape, fortran, dtype = read_npy_header(file)
     if dtype.hasobject:
         raise FormatError(
             f"{path}: holds pickled Python objects, which can run code and are never loaded"

@@ -7,9 +7,7 @@ The second is how DeepMind's kinetics-i3d stores its sample clips: float32 [1, T
 import contextlib
 import math
 import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy.typing as npt
 
 from i3dzoo.errors import VideoError
 from i3dzoo.files import open_input
+from i3dzoo.files.npy import READ_ERRORS, read_npy_header
 from i3dzoo.limits import MAX_FRAMES
 from i3dzoo.text import shorten
 from i3dzoo.video._pixels import check_pixels
@@ -34,26 +33,7 @@ _KINDS: Final[dict[int, str]] = {3: "RGB", 2: "flow"}
 
 _MAX_MEMBERS: Final = 1000
 _MAX_DIRECTORY: Final = 1 << 20
-_MAX_HEADER: Final = 1 << 16
 _ZIP_END: Final = 22  # bytes of the record at the end of a zip file without a comment
-
-# NumPy reads the header as Python, and zlib what a member holds.
-_ERRORS: Final = (
-    ValueError,
-    TypeError,
-    OSError,
-    EOFError,
-    OverflowError,
-    SyntaxError,
-    RecursionError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    KeyError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -148,7 +128,7 @@ def _frames(
         try:
             file.seek(begin + index * size)
             data = file.read(size)
-        except _ERRORS as error:
+        except READ_ERRORS as error:
             raise VideoError(f"{path}: frame {index} is damaged: {error}") from error
         if len(data) < size:
             raise VideoError(f"{path}: the file is truncated; frame {index} is incomplete")
@@ -172,7 +152,7 @@ def _open(path: Path, channels: Channels) -> Iterator[tuple[Any, _Array]]:
                 archive = stack.enter_context(zipfile.ZipFile(file))
                 opened = stack.enter_context(archive.open(member))
                 length = archive.getinfo(member).file_size
-            except _ERRORS as error:
+            except READ_ERRORS as error:
                 raise VideoError(f"{path}: {member} cannot be read: {error}") from error
             array = _header(path, opened)
             _check_length(path, array, length - opened.tell())
@@ -194,16 +174,8 @@ def _check_length(path: Path, array: _Array, length: int) -> None:
 def _header(path: Path, file: Any) -> _Array:
     """Read a header up to the first value, and check type and shape."""
     try:
-        version = np.lib.format.read_magic(file)
-        if version == (2, 0):
-            (length,) = struct.unpack("<I", file.read(4))
-            if length > _MAX_HEADER:
-                raise ValueError(f"its header has {length:,} bytes")
-            file.seek(-4, 1)
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except _ERRORS as error:
+        shape, fortran, dtype = read_npy_header(file)
+    except READ_ERRORS as error:
         problem = str(error).strip().rstrip(".")
         raise VideoError(f"{path}: is not a readable {path.suffix} array: {problem}") from error
     if dtype.hasobject:
@@ -244,7 +216,7 @@ def _member(path: Path, file: BinaryIO, channels: Channels) -> str:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-    except _ERRORS as error:
+    except READ_ERRORS as error:
         raise VideoError(f"{path}: is not a readable .npz file: {error}") from error
     names = [member.filename for member in members if member.filename.endswith(".npy")]
     wanted = [f"{name}.npy" for name in _NAMES[channels]]
