@@ -45,6 +45,15 @@ precision_option = click.option(
     "on a GPU, and fp32 on a CPU]",
 )
 
+decoder_option = click.option(
+    "--decoder",
+    type=click.Choice(["auto", "cpu", "nvdec"]),
+    default="auto",
+    show_default=True,
+    help="What decodes video files: nvdec also uses the decoder of an NVIDIA GPU, for the codecs "
+    "that it decodes to the same pixels; auto is cpu.",
+)
+
 _KEY = click.option(
     "--key",
     metavar="NAME",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from i3dzoo.cli._console import (
+    decoder_option,
     device_option,
     engine_option,
     json_option,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from i3dzoo.engines.base import Engine, EngineName
     from i3dzoo.features import FeatureFile, FeatureSettings
     from i3dzoo.onnx.options import Precision
+    from i3dzoo.video.pipeline import DecoderName
 
 
 @click.command()
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
 @device_option
 @engine_option
 @precision_option
+@decoder_option
 @json_option
 def command(
     videos: tuple[str, ...],
@@ -105,6 +108,7 @@ def command(
     device: "Device",
     engine: "EngineName",
     precision: "Precision | None",
+    decoder: "DecoderName",
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -165,6 +169,7 @@ def command(
                     if network.metadata
                 },
                 batch_size=batch_size,
+                decoder=decoder,
                 progress=progress,
             )
             documents = _report(results, on_bad_video, as_json, progress.message)

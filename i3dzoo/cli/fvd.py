@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from i3dzoo.cli._console import (
+    decoder_option,
     device_option,
     json_option,
     print_json,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from i3dzoo.fvd import Embedder, FVDResult, Protocol
     from i3dzoo.fvd.video_sets import Layout, ValueRange
     from i3dzoo.onnx.options import Precision
+    from i3dzoo.video.pipeline import DecoderName
 
 _positive = click.IntRange(min=1)
 _path = click.Path(path_type=Path)
@@ -121,6 +123,7 @@ class _Lengths(click.ParamType):  # type: ignore[type-arg] # older clicks are no
     help="Precision of the network. FVD is defined in fp32; on an H100, tf32 and fp16 were up to "
     "0.06% off, and bf16 0.5%.",
 )
+@decoder_option
 @click.option("--force", is_flag=True, help="Replace the plot if it exists.")
 @json_option
 def command(
@@ -138,6 +141,7 @@ def command(
     run_selftest: bool,
     device: "Device",
     precision: "Precision",
+    decoder: "DecoderName",
     force: bool,
     as_json: bool,
     **sampling: Any,
@@ -170,7 +174,7 @@ def command(
 
         def load() -> Embedder:
             shown = progress if is_main_process() else SILENT
-            return Embedder.load(model, device, batch_size, shown, precision)
+            return Embedder.load(model, device, batch_size, shown, precision, decoder)
 
         if run_selftest:
             sys.exit(_selftest(load(), progress, as_json) if is_main_process() else 0)

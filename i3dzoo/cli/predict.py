@@ -12,6 +12,7 @@ import click
 
 from i3dzoo.cli._console import (
     cell,
+    decoder_option,
     device_option,
     engine_option,
     json_option,
@@ -115,6 +116,7 @@ def _number_or(word: str, number: type[int] | type[float]) -> Any:
 @device_option
 @engine_option
 @precision_option
+@decoder_option
 @click.option("--force", is_flag=True, help="Replace the files if they exist.")
 @json_option
 def command(
@@ -161,11 +163,13 @@ def command(
             model is not None
             or list_file
             or options["timeline"]
+            or options["decoder"] != "auto"
             or {"clips", "fps", "batch_size"} & chosen.keys()
         ):
             raise click.UsageError(
-                "--model, --clips, --fps, --list, --batch-size and --timeline cannot be used with "
-                "-e, because the spec defines them; replace the key of the spec with KEY=VALUE"
+                "--model, --clips, --fps, --list, --batch-size, --decoder and --timeline cannot be "
+                "used with -e, because the spec defines them; replace the key of the spec with "
+                "KEY=VALUE"
             )
         from i3dzoo.tao.inference import load_inference
 

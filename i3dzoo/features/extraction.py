@@ -26,7 +26,7 @@ from i3dzoo.network.architecture import Variant
 from i3dzoo.pretrained import InceptionI3d
 from i3dzoo.progress import SILENT, Progress
 from i3dzoo.video import BadVideo, VideoInfo, probe
-from i3dzoo.video.pipeline import Planned
+from i3dzoo.video.pipeline import DecoderName, Planned
 
 Model = Engine | InceptionI3d
 Outputs = Sequence[Array]
@@ -116,6 +116,7 @@ class Extractor:
         *,
         ordered: bool = True,
         batch_size: int | None = None,
+        decoder: DecoderName = "auto",
         progress: Progress = SILENT,
     ) -> Iterator[tuple[str, Features | BadVideo]]:
         """Extract the features of videos; a video that fails does not stop the others.
@@ -125,6 +126,7 @@ class Extractor:
             ordered: Whether results come in the order of the videos; those of one stream can come
                 as they are ready.
             batch_size: Clips that a network runs on at once; None chooses by the device.
+            decoder: What decodes video files; see `PipelineOptions`.
             progress: Shows the videos, or the clips if there is one video.
 
         Yields:
@@ -148,6 +150,7 @@ class Extractor:
                 # on the GPU of this process.
                 quick=name == "rgb",
                 processes=None if name == "rgb" else False,
+                decoder=decoder if name == "rgb" else "cpu",
             )
             for number, ((name, engine), own) in enumerate(
                 zip(self.engines.items(), taken, strict=True)
@@ -183,6 +186,7 @@ def extract(
     preset: str | Path | None = None,
     flow_folder: str | Path | None = None,
     batch_size: int | None = None,
+    decoder: DecoderName = "auto",
     progress: Progress = SILENT,
     **settings: Any,
 ) -> Iterator[Features | BadVideo]:
@@ -204,6 +208,7 @@ def extract(
         preset: A name of `i3dzoo.features.feature_preset_names()`, or a YAML file.
         flow_folder: Where optical flow is read from (`flow="frames"`), or kept.
         batch_size: Clips that a network runs on at once; None chooses by the device.
+        decoder: What decodes video files: `nvdec` also uses the decoder of an NVIDIA GPU.
         progress: Shows the videos, or the windows if there is one video.
         settings: Fields of `i3dzoo.features.FeatureSettings`, such as `window`, `stride` and
             `endpoint`; they replace those of the preset.
@@ -218,7 +223,7 @@ def extract(
     """
     folder = None if flow_folder is None else Path(flow_folder)
     extractor = Extractor(model, settings_with(preset, settings), folder)
-    results = extractor.extract(videos, batch_size=batch_size, progress=progress)
+    results = extractor.extract(videos, batch_size=batch_size, decoder=decoder, progress=progress)
     for _, result in results:
         if isinstance(result, BadVideo):
             progress.message(result.reason)

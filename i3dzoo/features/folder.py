@@ -23,6 +23,7 @@ from i3dzoo.files.output_names import name_outputs, without_repeats
 from i3dzoo.files.stores import FolderStore, Store, open_store
 from i3dzoo.progress import SILENT, Progress
 from i3dzoo.video import BadVideo
+from i3dzoo.video.pipeline import DecoderName
 
 _WRITTEN_LATE: Final = 8  # videos whose files may wait to be written
 
@@ -69,6 +70,7 @@ def extract_to_folder(
     *,
     models: Mapping[Stream, Mapping[str, str]],
     batch_size: int | None = None,
+    decoder: DecoderName = "auto",
     progress: Progress = SILENT,
 ) -> Iterator[FeatureFile]:
     """Extract the features of videos into a folder, and keep those that exist.
@@ -81,6 +83,7 @@ def extract_to_folder(
         models: What the JSON says about the model of each stream; `sha256` is the digest of its
             file.
         batch_size: Clips that a network runs on at once; None chooses by the device.
+        decoder: What decodes video files; see `PipelineOptions`.
         progress: Shows the videos.
 
     Yields:
@@ -115,7 +118,7 @@ def extract_to_folder(
         }
     }
     record = FolderRecord(store, settings, digests)
-    run = _Run(extractor, names, record, about, batch_size, progress)
+    run = _Run(extractor, names, record, about, batch_size, decoder, progress)
     progress.start("videos", len(names), "items")
     with ThreadPoolExecutor(1) as writer:
         for done, result in enumerate(run.results(writer), 1):
@@ -148,6 +151,7 @@ class _Run:
     record: FolderRecord
     about: Mapping[str, Any]
     batch_size: int | None
+    decoder: DecoderName
     progress: Progress
 
     def __post_init__(self) -> None:
@@ -169,7 +173,9 @@ class _Run:
                 claim.close()
 
     def _extract(self, videos: Iterator[str], writer: ThreadPoolExecutor) -> Iterator[FeatureFile]:
-        extracted = self.extractor.extract(videos, ordered=False, batch_size=self.batch_size)
+        extracted = self.extractor.extract(
+            videos, ordered=False, batch_size=self.batch_size, decoder=self.decoder
+        )
         for video, result in extracted:
             if isinstance(result, BadVideo):
                 self._claims.pop(video).close()

@@ -28,7 +28,7 @@ from i3dzoo.onnx.options import Precision
 from i3dzoo.pretrained import DeployedI3d, InceptionI3d
 from i3dzoo.progress import SILENT, Progress
 from i3dzoo.video import BadVideo, Clip, VideoInfo
-from i3dzoo.video.pipeline import PipelineOptions, run_plans
+from i3dzoo.video.pipeline import DecoderName, PipelineOptions, run_plans
 from i3dzoo.video.plan import Plan, Resize
 
 NETWORK = "rgb_scratch"
@@ -58,7 +58,11 @@ class Embedder:
     """
 
     def __init__(
-        self, network: InceptionI3d, batch_size: int = 8, precision: Precision = "fp32"
+        self,
+        network: InceptionI3d,
+        batch_size: int = 8,
+        precision: Precision = "fp32",
+        decoder: DecoderName = "auto",
     ) -> None:
         metadata = network.metadata
         if network.in_channels != 3 or not network.num_classes:
@@ -81,7 +85,7 @@ class Embedder:
             self.network.to(DTYPES[precision])
             # TF32 changes FVD by a thousandth
             self._engine = TorchEngine(self.network, tf32=precision == "tf32")
-        self.batch_size, self.precision = batch_size, precision
+        self.batch_size, self.precision, self.decoder = batch_size, precision, decoder
         self.device = self._engine.device
         zoo = metadata.zoo if metadata else None
         self.note = (
@@ -99,6 +103,7 @@ class Embedder:
         batch_size: int = 8,
         progress: Progress = SILENT,
         precision: Precision = "fp32",
+        decoder: DecoderName = "auto",
     ) -> "Embedder":
         """Load a network by a zoo name, a file or an address on the Hub.
 
@@ -108,7 +113,7 @@ class Embedder:
         """
         checkpoint = open_checkpoint(find(model, progress=progress))
         network = TorchEngine.from_checkpoint(checkpoint, device).network
-        return cls(network, batch_size, precision)
+        return cls(network, batch_size, precision, decoder)
 
     def embed(self, clips: Tensor) -> Tensor:
         """Return the features [B, 400] of clips [B, 3, T, 224, 224] from -1 to 1, on the CPU."""
@@ -229,7 +234,9 @@ class _FolderReader(_Reader):
         assert isinstance(self.videos, FolderOfVideos)  # noqa: S101 - this reader is for them
         numbers = {self.videos.files[number]: number for number in self.numbers}
         self.progress.start(f"videos of {self.videos.name}", len(numbers), "items")
-        options = PipelineOptions(device=embedder.device, batch_size=embedder.batch_size)
+        options = PipelineOptions(
+            device=embedder.device, batch_size=embedder.batch_size, decoder=embedder.decoder
+        )
         results = run_plans(
             lambda clips: (_embed(embedder, lengths, batch) for batch in clips),
             [*numbers],

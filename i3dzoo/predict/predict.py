@@ -20,7 +20,7 @@ from i3dzoo.predict.timeline import STRIDE, Floats, Timeline, join_windows, to_p
 from i3dzoo.pretrained import InceptionI3d
 from i3dzoo.progress import SILENT, Progress
 from i3dzoo.video import BadVideo, Clip, Samples, VideoInfo, sampling
-from i3dzoo.video.pipeline import Planned
+from i3dzoo.video.pipeline import DecoderName, Planned
 from i3dzoo.video.plan import Plan, resize_of
 
 MAX_WHOLE: Final = 1024
@@ -112,6 +112,7 @@ def predict_videos(
     fps: float | Literal["model", "native"] = "model",
     spec: Input | None = None,
     batch_size: int | None = None,
+    decoder: DecoderName = "auto",
     progress: Progress = SILENT,
 ) -> Iterator[Prediction | BadVideo]:
     """Yield a prediction for each video in order, or the reason why there is none.
@@ -130,6 +131,7 @@ def predict_videos(
             video's own.
         spec: The input that the model expects; None takes it from the model's metadata.
         batch_size: Clips that run at once; None chooses by the device.
+        decoder: What decodes video files: `nvdec` also uses the decoder of an NVIDIA GPU.
         progress: Shows the videos, or the clips if there is one video.
 
     Raises:
@@ -156,6 +158,7 @@ def predict_videos(
         paths,
         predictor.plan,
         batch_size=batch_size,
+        decoder=decoder,
         channels=spec.decoded,
         progress=progress,
     )

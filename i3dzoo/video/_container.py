@@ -23,6 +23,7 @@ from i3dzoo.limits import (
     MAX_FRAMES,
     MAX_SECONDS_A_FRAME,
 )
+from i3dzoo.video import _nvdec
 from i3dzoo.video._contents import explain
 from i3dzoo.video._packets import Report, decode
 from i3dzoo.video._pixels import DECODER_PIXELS, check_pixels, display_size, reason, to_array
@@ -60,15 +61,20 @@ def _exhaust(scan: Generator[av.VideoFrame, None, VideoInfo | None]) -> VideoInf
             return info
 
 
-def scan_container(path: Path, threads: int) -> Generator[av.VideoFrame, None, VideoInfo | None]:
+def scan_container(
+    path: Path, threads: int, gpu: int | None = None
+) -> Generator[av.VideoFrame, None, VideoInfo | None]:
     """Decode a file once: yield its frames in display order, and return its description.
 
     The description is None if none of its frames can be decoded.
+
+    Raises:
+        NvdecError: The file is to be decoded by NVDEC of a GPU, which does not decode it.
     """
     report = Report()
     stamps = array("d")
     keys: list[tuple[int, int]] = []
-    with open_video(path, threads) as (container, stream):
+    with open_video(path, threads, gpu) as (container, stream):
         if container.format.name in ANIMATIONS:
             _check_animation(path)
         last = None
@@ -203,10 +209,12 @@ def _stamp(frame: av.VideoFrame, stream: Any) -> float:
     return float(frame.pts * stream.time_base)
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, gpu: int | None) -> Any:
     options: dict[str, Any] = {
         "container_options": {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     }
+    if gpu is not None:
+        options["hwaccel"] = _nvdec.accelerator(gpu)
     # Real files (HMDB51's) hold metadata that is not UTF-8; PyAV 19 needs no option to read it.
     if int(av.__version__.split(".")[0]) < 19:
         options["metadata_errors"] = "ignore"
@@ -214,15 +222,22 @@ def _open(path: Path) -> Any:
         return av.open(f"file:{path.absolute()}", "r", **options)
     except FileNotFoundError as error:
         raise missing_error(path, "the file does not exist") from error
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except (av.error.FFmpegError, OSError, ValueError, RuntimeError) as error:
+        if gpu is not None:
+            raise _nvdec.NvdecError(reason(error)) from error
         raise VideoError(f"{path}: {explain(path, reason(error))}") from error
 
 
 @contextlib.contextmanager
-def open_video(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
-    """Open a file and its video stream; both are closed at the end of the block."""
-    with _open(path) as container:
+def open_video(path: Path, threads: int, gpu: int | None = None) -> Iterator[tuple[Any, Any]]:
+    """Open a file and its video stream; both are closed at the end of the block.
+
+    `gpu` is the number of the GPU whose NVDEC decodes it; None decodes on the CPU.
+    """
+    with _open(path, gpu) as container:
         stream = _video_stream(path, container)
+        if gpu is not None:
+            _nvdec.check_codec(stream)
         if threads:
             stream.codec_context.thread_count = threads
         else:

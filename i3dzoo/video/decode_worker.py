@@ -10,6 +10,7 @@ A worker has a few slots of memory and waits while all are full, so its memory i
 module imports no PyTorch, which would take seconds to start in each process.
 """
 
+import contextlib
 import signal
 import sys
 import traceback
@@ -26,6 +27,8 @@ from av.video.reformatter import VideoReformatter
 
 from i3dzoo.errors import I3DZooError
 from i3dzoo.video._container import scan_container
+from i3dzoo.video._nvdec import NvdecError
+from i3dzoo.video._nvdec import planes as nv12_planes
 from i3dzoo.video._packet_table import agrees, expect_container
 from i3dzoo.video._pixels import quarter_turns, to_array
 from i3dzoo.video._webp import is_animated_webp
@@ -114,17 +117,26 @@ class _SkippedError(Exception):
 
 
 class DecodeWorker:
-    """Answers the requests that come through a connection, until it is closed."""
+    """Answers the requests that come through a connection, until it is closed.
+
+    `gpu` is the GPU whose NVDEC decodes what it can; None decodes on the CPU.
+    """
 
     def __init__(
-        self, connection: "Connection[Any, Any]", memory: npt.NDArray[np.uint8], threads: int
+        self,
+        connection: "Connection[Any, Any]",
+        memory: npt.NDArray[np.uint8],
+        threads: int,
+        gpu: int | None = None,
     ) -> None:
-        self.connection, self.memory, self.threads = connection, memory, threads
+        self.connection, self.memory = connection, memory
+        self.threads, self.gpu = threads, gpu
         self.slot_bytes = len(memory) // SLOTS
         self.free = list(range(SLOTS))
         self._slot: int | None = None  # the one that is being filled
         self._kind: tuple[tuple[int, ...], str, Colours] = ((), "", "rgb")
         self._count = 0
+        self._sent = False  # frames of the file that is being read
 
     def run(self) -> None:
         """Answer requests."""
@@ -147,10 +159,14 @@ class DecodeWorker:
             raise
         except Exception:  # a bug in a decoder; the other process raises it with its traceback
             answer = Failed(None, traceback.format_exc())
-        if self._slot is not None:  # a video that failed
+        self._discard()  # the frames of a video that failed
+        self.connection.send(answer)
+
+    def _discard(self) -> None:
+        """Drop the frames of the slot that is being filled."""
+        if self._slot is not None:
             self.free.append(self._slot)
             self._slot = None
-        self.connection.send(answer)
 
     def _receive(self) -> Any:
         request = self.connection.recv()
@@ -173,23 +189,16 @@ class DecodeWorker:
                 self._pack([pixels], pixels.shape, pixels.dtype.name, "rgb")
             self._send()
             return Finished()
-        decoded = None
-        scan = scan_container(request.info.path, self.threads)
-        pending = iter(request.wanted.tolist())
-        target = next(pending, None)
-        reformatter, index = VideoReformatter(), 0
-        while True:
-            try:
-                frame = next(scan)
-            except StopIteration as end:
-                decoded = end.value
-                break
-            if index == target:
-                self._convert(frame, request, reformatter)
-                target = next(pending, None)
-            elif index % _CHECK_FRAMES == 0:
-                self._check_requests()
-            index += 1
+        if self.gpu is not None and request.planar:
+            self._sent = False
+            with contextlib.suppress(NvdecError):
+                if agrees(request.info, self._decode(request, self.gpu)):
+                    self._send()
+                    return Finished()
+            if self._sent:  # what the other side has must be replaced
+                return Finished(changed=probe(request.info.path))
+            self._discard()
+        decoded = self._decode(request, None)
         self._send()
         if agrees(request.info, decoded):
             return Finished()
@@ -198,9 +207,36 @@ class DecodeWorker:
             decoded = probe(request.info.path)
         return Finished(changed=decoded)
 
-    def _convert(self, frame: av.VideoFrame, request: Read, reformatter: VideoReformatter) -> None:
+    def _decode(self, request: Read, gpu: int | None) -> VideoInfo | None:
+        """Pack the wanted frames of a file, and return its description."""
+        scan = scan_container(request.info.path, self.threads if gpu is None else 1, gpu)
+        pending = iter(request.wanted.tolist())
+        target = next(pending, None)
+        reformatter, index = VideoReformatter(), 0
+        while True:
+            try:
+                frame = next(scan)
+            except StopIteration as end:
+                decoded: VideoInfo | None = end.value
+                return decoded
+            if index == target:
+                self._convert(frame, request, None if gpu is not None else reformatter)
+                target = next(pending, None)
+            elif index % _CHECK_FRAMES == 0:
+                self._check_requests()
+            index += 1
+
+    def _convert(
+        self, frame: av.VideoFrame, request: Read, reformatter: VideoReformatter | None
+    ) -> None:
+        """Pack a frame; without a reformatter, it is one of NVDEC."""
         size = request.info.height, request.info.width
-        if request.planar and (colours := _planar(frame, size)) is not None:
+        if reformatter is None:
+            parts = nv12_planes(frame, size)
+            if (colours := _planar(frame, size)) is None:
+                raise NvdecError("colours")
+            self._pack(parts, (size[0] * 3 // 2, size[1]), "uint8", colours)
+        elif request.planar and (colours := _planar(frame, size)) is not None:
             planes = [_plane(plane) for plane in frame.planes]
             self._pack(planes, (size[0] * 3 // 2, size[1]), "uint8", colours)
         else:
@@ -223,6 +259,7 @@ class DecodeWorker:
             whole = np.concatenate([part.reshape(-1) for part in parts]).reshape(1, *shape)
             self._check_requests()
             self.connection.send(Frames((1, *shape), dtype, colours, None, whole))
+            self._sent = True
             return
         if self._slot is None:
             self._slot, self._count = self._next_slot(), 0
@@ -240,7 +277,7 @@ class DecodeWorker:
         if self._slot is None:
             return
         shape, dtype, colours = self._kind
-        slot, self._slot = self._slot, None
+        slot, self._slot, self._sent = self._slot, None, True
         self.connection.send(Frames((self._count, *shape), dtype, colours, slot))
 
     def _next_slot(self) -> int:
@@ -262,7 +299,7 @@ def _planar(frame: av.VideoFrame, size: tuple[int, int]) -> Colours | None:
     """Return the colours of a YUV 4:2:0 frame that is shown as it is stored; None of others."""
     name = frame.format.name
     same = (frame.height, frame.width) == size and not quarter_turns(frame)
-    if name not in ("yuv420p", "yuvj420p") or not same or size[0] % 2 or size[1] % 2:
+    if name not in ("yuv420p", "yuvj420p", "nv12") or not same or size[0] % 2 or size[1] % 2:
         return None
     matrix = _MATRICES.get(int(frame.colorspace))
     if matrix is None:
@@ -276,20 +313,24 @@ def _plane(plane: Any) -> npt.NDArray[np.uint8]:
     return lines[:, : plane.width]
 
 
-def process_main(descriptor: int, memory: int, size: int, threads: int) -> None:
+def process_main(
+    descriptor: int, memory: int, size: int, threads: int, gpu: int | None = None
+) -> None:
     """Run a worker in a process that inherits a connection and a file of shared memory."""
     import mmap
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side ends its workers
     slots: npt.NDArray[np.uint8] = np.frombuffer(mmap.mmap(memory, size), np.uint8)
-    DecodeWorker(Connection(descriptor), slots, threads).run()
+    DecodeWorker(Connection(descriptor), slots, threads, gpu).run()
 
 
-def process_arguments(descriptor: int, memory: int, size: int, threads: int) -> list[str]:
+def process_arguments(
+    descriptor: int, memory: int, size: int, threads: int, gpu: int | None
+) -> list[str]:
     """Return the command of such a process: this interpreter with the same search path."""
     paths = [entry for entry in sys.path if entry]
     program = (
         f"import sys; sys.path[:] = {paths}; from {__name__} import process_main; "
-        f"process_main({descriptor}, {memory}, {size}, {threads})"
+        f"process_main({descriptor}, {memory}, {size}, {threads}, {gpu})"
     )
     return [sys.executable, "-c", program]

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,19 @@ from helpers.video_files import REAL, write_video
 from torch import Tensor
 
 from i3dzoo.checkpoints.metadata import Input
-from i3dzoo.errors import MissingFileError, ShapeError, VideoError
-from i3dzoo.video import BadVideo, VideoInfo, preprocess, probe, read, resample, sampling
+from i3dzoo.errors import MissingFileError, OptionError, ShapeError, VideoError
+from i3dzoo.video import (
+    BadVideo,
+    VideoInfo,
+    decode_worker,
+    preprocess,
+    probe,
+    read,
+    resample,
+    sampling,
+)
+from i3dzoo.video._nvdec import NvdecError
+from i3dzoo.video._nvdec import missing as nvdec_missing
 from i3dzoo.video._packet_table import agrees, expect_container
 from i3dzoo.video.decode_worker import Colours
 from i3dzoo.video.pipeline import PipelineOptions, Planned, run_plans
@@ -329,3 +340,98 @@ def test_packets_tell_what_is_decoded(test_data: Path, name: str) -> None:
     else:
         assert expectation is not None
         assert agrees(expectation, probe(path))
+
+
+def test_nvdec_is_refused_without_a_gpu() -> None:
+    """It is never replaced silently."""
+    with pytest.raises(OptionError, match="nvdec needs an NVIDIA GPU: the device is cpu"):
+        PipelineOptions(decoder="nvdec")
+
+
+def test_some_decoders_are_nvdec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come first, beside those of the CPU; none is started for a video that is not there."""
+    monkeypatch.setattr("i3dzoo.video.pipeline.options.nvdec_missing", lambda: None)
+    device = torch.device("cuda")
+    options = PipelineOptions(device=device, decoder="nvdec", workers=2, nvdec_workers=3)
+    assert (options.decoders(None)[0], options.nvdec(None)) == (5, 3)
+    assert (options.decoders(1)[0], options.nvdec(1)) == (1, 1)
+    assert PipelineOptions(device=device, workers=2).nvdec(None) == 0
+    decoders = Decoders(3, processes=False, threads=1, pin=False, nvdec=2, gpu=1)
+    assert [decoders.idle().gpu for _ in range(3)] == [1, 1, None]  # type: ignore[union-attr]
+    decoders.close()
+
+
+def as_nvdec(monkeypatch: pytest.MonkeyPatch, change: Callable[..., Any] | None = None) -> None:
+    """Stand in for NVDEC: the CPU decodes, and frames are NV12."""
+    scan = decode_worker.scan_container
+
+    def scanned(path: Path, threads: int, gpu: int | None = None) -> Generator[Any, None, Any]:
+        frames, index = scan(path, threads), 0
+        while True:
+            try:
+                frame = next(frames)
+            except StopIteration as end:
+                return end.value
+            if gpu is not None:
+                if change is not None:
+                    change(index)
+                frame = frame.reformat(format="nv12")
+            yield frame
+            index += 1
+
+    monkeypatch.setattr(decode_worker, "scan_container", scanned)
+    monkeypatch.setattr("i3dzoo.video.pipeline.options.PipelineOptions.nvdec", lambda *_: 2)
+
+
+@pytest.mark.parametrize("first_bad", [None, 0, 2, 36])
+def test_nvdec_equals_the_cpu(
+    videos: list[Path], monkeypatch: pytest.MonkeyPatch, first_bad: int | None
+) -> None:
+    """Its NV12 is the same to the bit, and the CPU decodes a file that it gives up anywhere."""
+
+    def change(index: int) -> None:
+        if index == first_bad:
+            raise NvdecError("out of memory")
+
+    as_nvdec(monkeypatch, change)
+    monkeypatch.setattr("i3dzoo.video.pipeline.decoders.SLOT_BYTES", 48 * 64 * 3)
+    for result in run(videos, planar=True, batch_size=4):
+        assert isinstance(result, Planned), result
+        for output, wanted in zip(result.outputs, expected(Path(result.video)), strict=True):
+            np.testing.assert_array_equal(output[0], wanted)
+
+
+def test_nvdec_cannot_be_opened(videos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a driver, with another codec, out of sessions: the CPU decodes."""
+    monkeypatch.setattr("i3dzoo.video.pipeline.options.PipelineOptions.nvdec", lambda *_: 2)
+    for result in run(videos, planar=True):
+        assert isinstance(result, Planned), result
+        for output, wanted in zip(result.outputs, expected(Path(result.video)), strict=True):
+            np.testing.assert_array_equal(output[0], wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "name",
+    [
+        "R6llTwEh07w.mp4",
+        "WUzgd7C1pWA.mp4",
+        "SOX5yA1l24A.mp4",
+        "arm_wrestling.mp4",
+        "v_SoccerJuggling_g23_c01.avi",
+    ],
+)
+def test_nvdec_of_a_gpu_equals_the_cpu(name: str) -> None:
+    """Windows of real clips are equal to the bit; MPEG-4 falls back."""
+    if nvdec_missing():
+        pytest.skip(str(nvdec_missing()))
+    device = torch.device("cuda")
+    outputs = [
+        run([REAL / name], device=device, decoder=decoder, workers=0 if decoder == "nvdec" else 1)
+        for decoder in ("cpu", "nvdec")
+    ]
+    (plain,), (other,) = outputs
+    assert isinstance(plain, Planned), plain
+    assert isinstance(other, Planned), other
+    for output, wanted in zip(other.outputs, plain.outputs, strict=True):
+        np.testing.assert_array_equal(output, wanted)

@@ -42,13 +42,13 @@ _END_SECONDS: Final = 5.0
 class Decoder:
     """One decoder, which a connection and a few slots of shared memory lead to."""
 
-    def __init__(self, *, process: bool, threads: int, pin: bool) -> None:
+    def __init__(self, *, process: bool, threads: int, pin: bool, gpu: int | None = None) -> None:
         self.connection, other = multiprocessing.Pipe()
         self.process: subprocess.Popen[bytes] | None = None
         size = SLOTS * SLOT_BYTES
         if process:
             with _memory_file(size) as memory, interrupts_blocked():
-                arguments = process_arguments(other.fileno(), memory, size, threads)
+                arguments = process_arguments(other.fileno(), memory, size, threads, gpu)
                 self.process = subprocess.Popen(  # noqa: S603 - this interpreter, with our own code
                     arguments, pass_fds=(other.fileno(), memory), stdin=subprocess.DEVNULL
                 )
@@ -57,8 +57,9 @@ class Decoder:
             self.memory: npt.NDArray[np.uint8] = np.frombuffer(self._mapped, np.uint8)
         else:
             self.memory = np.empty(size, np.uint8)
-            worker = DecodeWorker(other, self.memory, threads)
+            worker = DecodeWorker(other, self.memory, threads, gpu)
             threading.Thread(target=_run, args=(worker, other), daemon=True).start()
+        self.gpu = gpu
         self._pinned = pin and pin_memory(self.memory.ctypes.data, size)
         self._copies: list[tuple[Any, int]] = []  # to a GPU, with the slots they come from
 
@@ -129,10 +130,14 @@ class Decoders:
         processes: Whether they are processes; not on Windows, where they are threads.
         threads: Threads of each that decode.
         pin: Whether their memory is pinned for copies to a GPU.
+        nvdec: How many of them decode by NVDEC what it can decode.
+        gpu: The number of its GPU.
     """
 
-    def __init__(self, most: int, *, processes: bool, threads: int, pin: bool) -> None:
-        self.most = most
+    def __init__(
+        self, most: int, *, processes: bool, threads: int, pin: bool, nvdec: int = 0, gpu: int = 0
+    ) -> None:
+        self.most, self.nvdec, self.gpu = most, nvdec, gpu
         process = processes and sys.platform != "win32"
         self._start = partial(Decoder, process=process, threads=threads, pin=pin)
         self._all: list[Decoder] = []
@@ -144,7 +149,8 @@ class Decoders:
             return self._idle.pop()
         if len(self._all) == self.most:
             return None
-        decoder = self._start()
+        begun = sum(decoder.gpu is not None for decoder in self._all)
+        decoder = self._start(gpu=self.gpu if begun < self.nvdec else None)
         self._all.append(decoder)
         return decoder
 
