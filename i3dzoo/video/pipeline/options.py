@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,14 @@ class PipelineOptions:
     def on_gpu(self) -> bool:
         """Whether the device is an NVIDIA GPU."""
         return self.device.type == "cuda"
+
+    @property
+    def gpu(self) -> int:
+        """The number of the GPU: that of the device, or the current one; 0 without any."""
+        index: Any = self.device.index  # None without a number, which PyTorch's types leave out
+        if index is None and self.on_gpu and torch.cuda.is_available():
+            index = torch.cuda.current_device()
+        return int(index or 0)
 
     def __post_init__(self) -> None:
         """Check that NVDEC can be used if it is asked for."""

@@ -98,14 +98,13 @@ class _Run:
         workers, threads = options.decoders(count)
         processes = options.on_gpu if options.processes is None else options.processes
         self._planar = options.on_gpu if options.planar is None else options.planar
-        nvdec = options.nvdec(count)
         self._decoders = Decoders(
             workers,
             processes=processes,
             threads=threads,
             pin=options.on_gpu,
-            nvdec=nvdec,
-            gpu=options.device.index or 0,
+            nvdec=options.nvdec(count),
+            gpu=options.gpu,
         )
         self._ahead = 4 * workers + 2 * options.batch_size  # videos that wait for an earlier one
         self._started: deque[_Video] = deque()  # in order, those whose result was not yielded
