@@ -66,9 +66,8 @@ _path = click.Path(path_type=Path)
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    default=2,
-    show_default=True,
-    help="Number of processes that decode videos.",
+    help="Number of videos decoded at once; 0 decodes in this process.  [default: one for each "
+    "core, up to 16 with a GPU and 4 without]",
 )
 @click.option(
     "--on-bad-video",

@@ -1,6 +1,6 @@
 """The protocol of engines, and the functions that return one."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -179,13 +179,11 @@ def _load_exported(path: Path, made_for: str, engine: EngineName, device: Device
     return OnnxEngine(path, device=device)
 
 
-def run_batches(
-    engine: Engine, stream: str, batches: Iterable[Mapping[str, Tensor]]
-) -> Iterator[Tensor]:
-    """Run batches of the clips of one stream, `rgb` or `flow`.
+def run_batches(engine: Engine, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Run batches of float clips [B, C, T, H, W], which are taken as they are needed.
 
-    Batches hold float clips [B, C, T, H, W] by stream, and are taken as they are needed. Yields the
-    logits [B, classes] of each batch, averaged over time.
+    Yields:
+        The logits [B, classes] of each batch, averaged over time.
     """
-    for steps in engine.stream(batch[stream] for batch in batches):
+    for steps in engine.stream(batches):
         yield steps.mean(1)

@@ -9,25 +9,18 @@ The logits of a video are averaged over its views. Protocols:
 """
 
 import re
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from i3dzoo.checkpoints.metadata import Stream
 from i3dzoo.distributed import ProcessGroup, shard
 from i3dzoo.errors import RecipeError
 from i3dzoo.evaluation.predictions import VideoPrediction
-from i3dzoo.video import CENTRE, WHOLE, BadVideo, Batch, Sampling, VideoDataset, load_batches
-
-Forward = Callable[[Iterable[Mapping[Stream, Tensor]]], Iterator[Tensor]]
-"""Runs a network on batches of views, float32 [V, C, T, H, W], and yields their logits in order.
-
-It may take further batches before it yields logits, so that loading and computing overlap.
-"""
+from i3dzoo.video import CENTRE, WHOLE, BadVideo, Sampling, VideoDataset
+from i3dzoo.video.bad_videos import UNREADABLE
+from i3dzoo.video.pipeline import Forward, KnownVideo, PipelineOptions, run_plans
 
 
 def parse_protocol(text: str) -> Sampling:
@@ -45,7 +38,6 @@ def parse_protocol(text: str) -> Sampling:
     return Sampling("multi", clips=int(match[1]), crop="three" if match[2] == "3" else "centre")
 
 
-@torch.inference_mode()
 def predict_dataset(
     forward: Forward,
     dataset: VideoDataset,
@@ -53,84 +45,49 @@ def predict_dataset(
     device: torch.device | None = None,
     batch_size: int = 8,
     processes: ProcessGroup = ProcessGroup(),  # noqa: B008 - it is frozen
-    workers: int = 0,
+    workers: int | None = None,
     done: Collection[str] = (),
     skipped: Callable[[BadVideo], None] = lambda _: None,
 ) -> Iterator[VideoPrediction]:
     """Predict this process's share of the videos, each once, in the order of the dataset.
 
-    Up to `batch_size` views, of one video or of several, run at once, on `device` or the CPU. The
-    videos in `done` are left out. `skipped` is called with each video that cannot be read, if the
-    dataset skips those.
+    The pixels are those that `load_batches` gives to the validation of `finetune`.
+
+    Args:
+        forward: The network; yields logits [V, classes] of views.
+        dataset: The videos, of one stream, and their views, none of which is random.
+        device: Where views are made; None for the CPU.
+        batch_size: Most views, of one video or of several, that run at once.
+        processes: The processes that share the videos.
+        workers: Most videos that are decoded at once; 0 decodes one, and in this process. None
+            chooses by the device.
+        done: Names of videos that are left out.
+        skipped: Called with each video that cannot be read, if the dataset skips those.
     """
-    targets = dataset.targets
+    (stream,) = dataset.specs
     own = shard(range(len(dataset)), processes.rank, processes.world_size)
-    batches = [(0, [number]) for number in own if dataset.videos[number] not in done]
-    loaded = load_batches(dataset, batches, device=device or "cpu", workers=workers)
-    groups = _group(loaded, batch_size, skipped)
-    for videos, logits in _run(forward, groups, dataset, batch_size):
-        bounds = np.cumsum([video.views[0] for video in videos])[:-1]
-        for video, views in zip(videos, np.split(logits, bounds), strict=True):
-            number = video.videos[0]
-            yield VideoPrediction(
-                dataset.videos[number],
-                dataset.labels[number] if targets is None else _classes(targets[number]),
-                views.mean(0).astype(np.float32),
-                len(views),
-            )
-
-
-def _classes(target: npt.NDArray[np.int64]) -> tuple[int, ...]:
-    return tuple(np.flatnonzero(target).tolist())
-
-
-def _group(
-    videos: Iterable[Batch], batch_size: int, skipped: Callable[[BadVideo], None]
-) -> Iterator[list[Batch]]:
-    """Group successive videos until they fill a batch; all views of a group have one shape."""
-    group: list[Batch] = []
-    group_shapes = None
-    for video in videos:
-        for bad in video.bad:
-            skipped(bad)
-        if not len(video):
+    numbers = [number for number in own if dataset.videos[number] not in done]
+    videos = [
+        KnownVideo(dataset.videos[number], partial(dataset.plan, stream, number))
+        for number in numbers
+    ]
+    options = PipelineOptions(
+        device=device or torch.device("cpu"),
+        batch_size=batch_size,
+        workers=1 if workers == 0 else workers,
+        processes=False if workers == 0 else None,
+    )
+    results = run_plans(forward, videos, options=options)
+    for number, result in zip(numbers, results, strict=True):
+        if isinstance(result, BadVideo):
+            if dataset.on_bad_video == "error" or not isinstance(result.error, UNREADABLE):
+                raise result.error or RuntimeError(result.reason)
+            skipped(BadVideo(result.file, result.reason))
             continue
-        shapes = [clips.shape[1:] for clips in video.clips.values()]
-        if group and shapes != group_shapes:
-            yield group
-            group = []
-        group.append(video)
-        group_shapes = shapes
-        if sum(video.views[0] for video in group) >= batch_size:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _run(
-    forward: Forward, groups: Iterable[list[Batch]], dataset: VideoDataset, batch_size: int
-) -> Iterator[tuple[list[Batch], npt.NDArray[np.float64]]]:
-    """Yield each group with the logits of its views, float64 [V, classes]."""
-    pending: deque[tuple[list[Batch], int]] = deque()  # groups, with their numbers of batches
-
-    def batches() -> Iterator[dict[Stream, Tensor]]:
-        for videos in groups:
-            views = {
-                stream: torch.cat([video.clips[stream] for video in videos])
-                for stream in dataset.specs
-            }
-            starts = range(0, sum(video.views[0] for video in videos), batch_size)
-            pending.append((videos, len(starts)))
-            for start in starts:
-                yield {
-                    stream: dataset.normalise(stream, clips[start : start + batch_size])
-                    for stream, clips in views.items()
-                }
-
-    outputs: list[npt.NDArray[np.float64]] = []
-    for logits in forward(batches()):
-        outputs.append(logits.cpu().double().numpy())
-        if len(outputs) == pending[0][1]:
-            yield pending.popleft()[0], np.concatenate(outputs)
-            outputs = []
+        views = np.concatenate(result.outputs).astype(np.float64)
+        yield VideoPrediction(
+            dataset.videos[number],
+            dataset.label(number),
+            views.mean(0).astype(np.float32),
+            len(views),
+        )

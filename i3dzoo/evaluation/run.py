@@ -44,7 +44,7 @@ class EvaluationConfig:
     protocol: str = "center"
     output: Path = Path("predictions")
     batch_size: int = 8
-    workers: int = 2
+    workers: int | None = None
     on_bad_video: OnBadVideo = "error"
     device: Device = "auto"
     engine: EngineName = "auto"
@@ -95,7 +95,7 @@ def evaluate(
     protocol: str = "center",
     output: str | Path = "predictions",
     batch_size: int = 8,
-    workers: int = 2,
+    workers: int | None = None,
     on_bad_video: OnBadVideo = "error",
     device: Device = "auto",
     engine: EngineName = "auto",
@@ -126,7 +126,8 @@ def evaluate(
             `i3dzoo.evaluation.protocols`.
         output: Folder of the files of predictions.
         batch_size: Number of views that run at once.
-        workers: Number of processes that decode videos; 0 decodes in this one.
+        workers: Most videos that are decoded at once; 0 decodes one, and in this process. None is
+            one for each core, up to 16 for an NVIDIA GPU and up to 4 for other devices.
         on_bad_video: What to do with a video that cannot be read: `error` or `skip`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         engine: `auto`, `torch`, `fused`, `onnxruntime`, `openvino` or `tensorrt`; see
@@ -405,7 +406,7 @@ def _predict(
         left = len(dataset.videos) - len(done)
         progress.start("videos", len(done) + -(-left // processes.world_size), "items")
         return predict_dataset(
-            partial(run_batches, model.engine, model.metadata.stream),
+            partial(run_batches, model.engine),
             dataset,
             device=model.engine.device,
             batch_size=config.batch_size,

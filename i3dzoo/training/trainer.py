@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +24,7 @@ from i3dzoo.errors import DependencyError, RecipeError, TrainingError
 from i3dzoo.evaluation.metrics import evaluate_logits
 from i3dzoo.evaluation.prediction_file import PredictionWriter
 from i3dzoo.evaluation.predictions import PredictionHeader, VideoPrediction
-from i3dzoo.evaluation.protocols import parse_protocol, predict_dataset
+from i3dzoo.evaluation.protocols import parse_protocol
 from i3dzoo.pretrained import build
 from i3dzoo.progress import Progress
 from i3dzoo.report.run_folder import (
@@ -41,6 +40,7 @@ from i3dzoo.training.job import TrainingJob, augmented_input, training_sampling
 from i3dzoo.training.recipe import Recipe
 from i3dzoo.training.streams import Streams
 from i3dzoo.training.train_step import environment, processes_of
+from i3dzoo.training.validation import predict_validation
 from i3dzoo.video import FrameCache, VideoDataset
 from i3dzoo.video.bad_videos import BadVideos
 from i3dzoo.video.index_file import read_index
@@ -178,8 +178,8 @@ class FinetuneTrainer:
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Predict every test video once, over all processes, and return the metrics."""
         predictions = list(
-            predict_dataset(
-                partial(map, network),
+            predict_validation(
+                network,
                 self.test_clips,
                 device=self.accelerator.device,
                 batch_size=self.recipe.evaluation.batch_size,

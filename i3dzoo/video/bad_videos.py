@@ -1,10 +1,15 @@
 """Videos of a run that cannot be read: each is reported once and left out."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from i3dzoo.distributed import ProcessGroup
-from i3dzoo.errors import I3DZooError
+from i3dzoo.errors import DatasetError, I3DZooError, MissingFileError, VideoError
 from i3dzoo.progress import SILENT, Progress
+
+UNREADABLE: Final = (VideoError, MissingFileError, DatasetError)
+"""Errors of a video that cannot be read; others, such as frames that are too small, are never
+skipped."""
 
 
 @dataclass(frozen=True)

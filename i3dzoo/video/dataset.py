@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from i3dzoo.checkpoints.metadata import Input, Stream
-from i3dzoo.errors import DatasetError, MissingFileError, VideoError
+from i3dzoo.errors import DatasetError
 from i3dzoo.text import listing
-from i3dzoo.video.bad_videos import BadVideo
+from i3dzoo.video.bad_videos import UNREADABLE, BadVideo
 from i3dzoo.video.cache import FrameCache
 from i3dzoo.video.index import Entry, Index
 from i3dzoo.video.index_file import read_index
+from i3dzoo.video.plan import Plan
 from i3dzoo.video.splits import Role
 from i3dzoo.video.transforms import normalise
 from i3dzoo.video.views import CENTRE, Sampling, ViewReader
@@ -170,6 +171,12 @@ class VideoDataset(Dataset[Sample]):
             )
         return {label: numbers[form] for label, form in forms.items()}
 
+    def label(self, number: int) -> int | tuple[int, ...]:
+        """Return the class of a sample, or its classes in a multi-label dataset."""
+        if self.targets is None:
+            return self.labels[number]
+        return tuple(np.flatnonzero(self.targets[number % len(self.entries)]).tolist())
+
     @property
     def digest(self) -> str:
         """SHA-256 of the videos' files and classes, and of the order of the classes."""
@@ -217,7 +224,7 @@ class VideoDataset(Dataset[Sample]):
             key = (self.seed, epoch * self.clips_per_video + repeat, first, attempt)
             try:
                 return Sample(self._views(video, key), self.labels[video], video, tuple(bad))
-            except (VideoError, MissingFileError, DatasetError, OSError) as error:
+            except (*UNREADABLE, OSError) as error:
                 if self.on_bad_video == "error":
                     raise
                 bad.append(BadVideo(self.entries[video].name, str(error)))
@@ -226,6 +233,14 @@ class VideoDataset(Dataset[Sample]):
                 f"{tries} videos in a row cannot be read, the last {bad[-1].file}: {bad[-1].reason}"
             )
         return Sample({}, self.labels[first], first, tuple(bad))
+
+    def plan(self, stream: Stream, number: int) -> Plan:
+        """Return the views of a sample for `i3dzoo.video.pipeline`, if none of them is random.
+
+        The pipeline's pixels are those of `sample`. Raises the errors of `sample` that are found
+        before a video is opened.
+        """
+        return self._readers[stream].plan(number % len(self.entries))
 
     def _views(self, video: int, key: tuple[int, ...]) -> dict[Stream, Tensor]:
         # Each stream draws the same numbers, so that its windows, crops and flips are the same.

@@ -16,7 +16,7 @@ from i3dzoo.errors import ShapeError
 from i3dzoo.limits import MAX_PIXELS
 from i3dzoo.video.info import VideoInfo
 from i3dzoo.video.sampling import Clip
-from i3dzoo.video.transforms import resized_size
+from i3dzoo.video.transforms import resize_frames, resized_size
 
 Place = Literal["centre", "top_left", "top_right", "bottom_left", "bottom_right", "start", "end"]
 
@@ -88,12 +88,13 @@ class Resize:
         interpolation: Bilinear between pixel centres. `bilinear` keeps fractions of pixel values;
             `opencv` rounds them to whole ones, as cv2.resize does for uint8; `pillow` also averages
             over more pixels where it makes frames smaller (antialiasing), and cuts a fraction off
-            the long side, as video_features does.
+            the long side, as video_features does; `uint8` rounds after each direction, as
+            `resize_frames` does for training.
     """
 
     mode: Literal["none", "short", "enlarge", "exact"] = "none"
     size: int | tuple[int, int] = 0
-    interpolation: Literal["bilinear", "opencv", "pillow"] = "bilinear"
+    interpolation: Literal["bilinear", "opencv", "pillow", "uint8"] = "bilinear"
 
     @property
     def antialias(self) -> bool:
@@ -195,11 +196,14 @@ def resize_pixels(pixels: Tensor, rule: Resize) -> Tensor:
     """Resize pixels 0..255, uint8 or floats [N, C, H, W], by a rule.
 
     Returns:
-        float32, or uint8 if there is nothing to resize.
+        float32; uint8 if there is nothing to resize, or by `uint8`.
     """
     size = rule.target(*pixels.shape[2:])
     if size == tuple(pixels.shape[2:]):
         return pixels
+    if rule.interpolation == "uint8":
+        whole = pixels if pixels.dtype == torch.uint8 else pixels.round().to(torch.uint8)
+        return resize_frames(whole.permute(0, 2, 3, 1), size)
     if rule.antialias and pixels.dtype == torch.uint8 and not pixels.is_cuda:
         # this kernel rounds between the two directions, as Pillow does
         return F.interpolate(pixels, size, mode="bilinear", antialias=True)

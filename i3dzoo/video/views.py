@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,17 @@ from i3dzoo.video.cache import FrameCache
 from i3dzoo.video.decode import stream
 from i3dzoo.video.index import Entry, Index
 from i3dzoo.video.info import Frames, VideoInfo
-from i3dzoo.video.sampling import Clip, clip_at, clips, interval_clip, resample, segment, whole
+from i3dzoo.video.plan import CROPS, Crop, Plan, resize_of
+from i3dzoo.video.sampling import (
+    Clip,
+    Samples,
+    clip_at,
+    clips,
+    interval_clip,
+    resample,
+    segment,
+    whole,
+)
 from i3dzoo.video.transforms import frame_size, resize_frames
 
 Indices = npt.NDArray[np.int64]
@@ -43,6 +53,11 @@ class Sampling:
     clips: int = 1
     crop: Literal["random", "centre", "three"] = "centre"
     flip: float = 0.0
+
+    @property
+    def crops(self) -> tuple[Crop, ...]:
+        """The squares that are not drawn."""
+        return CROPS[3 if self.crop == "three" else 1]
 
 
 TRAIN = Sampling("random", crop="random", flip=0.5)
@@ -73,6 +88,17 @@ class ViewReader:
         self.cache, self.threads = cache, threads
         self._cached = self._reserve()
 
+    def plan(self, video: int) -> Plan:
+        """Return the views of a video, none of which is random; their pixels are those of `read`.
+
+        Raises:
+            DatasetError, VideoError: The video has no such views.
+        """
+        info = self.index.info(self.entries[video], self.spec.decoded)
+        resize = replace(resize_of(self.spec), interpolation="uint8")
+        windows = self._windows(self._samples(video, info))
+        return Plan(info, tuple(windows), self.spec, resize, self.sampling.crops)
+
     def read(self, video: int, random: np.random.Generator) -> torch.Tensor:
         """Read the views of a video; `random` draws the window, the square and the mirroring.
 
@@ -80,7 +106,11 @@ class ViewReader:
         `torch.channels_last_3d` memory order.
         """
         info = self.index.info(self.entries[video], self.spec.decoded)
-        windows = self._windows(video, info, random)
+        samples = self._samples(video, info)
+        if self.sampling.time == "random":
+            windows = [self._random_window(samples, random)]
+        else:
+            windows = self._windows(samples)
         wanted = np.unique(np.concatenate([clip.indices for clip in windows]))
         height, width = self._size(info)
         edge = self.spec.crop
@@ -101,33 +131,30 @@ class ViewReader:
         joined = views[0][None] if len(views) == 1 else np.stack(views)
         return torch.from_numpy(joined).permute(0, 4, 1, 2, 3)
 
-    def _windows(self, video: int, info: VideoInfo, random: np.random.Generator) -> list[Clip]:
+    def _samples(self, video: int, info: VideoInfo) -> Samples:
         entry = self.entries[video]
-        samples = segment(resample(info, self.spec.fps), entry.start, entry.end)
+        return segment(resample(info, self.spec.fps), entry.start, entry.end)
+
+    def _random_window(self, samples: Samples, random: np.random.Generator) -> Clip:
+        frames = self.spec.frames
+        if self.spec.sampling == "interval":
+            return interval_clip(samples, frames, lambda count: _draw(random, count))
+        return clip_at(samples, _draw(random, max(len(samples) - frames, 0) + 1), frames)
+
+    def _windows(self, samples: Samples) -> list[Clip]:
         if self.sampling.time == "whole":
             return [whole(samples, MIN_FRAMES, self.spec.crop)]
-        frames = self.spec.frames
-        if self.sampling.time == "random" and self.spec.sampling == "interval":
-            return [interval_clip(samples, frames, lambda count: _draw(random, count))]
-        if self.sampling.time == "random":
-            first = _draw(random, max(len(samples) - frames, 0) + 1)
-            return [clip_at(samples, first, frames)]
         count = self.sampling.clips if self.sampling.time == "multi" else 1
-        return clips(samples, frames, count, self.spec.sampling)
+        return clips(samples, self.spec.frames, count, self.spec.sampling)
 
     def _corners(
         self, height: int, width: int, random: np.random.Generator
     ) -> list[tuple[int, int]]:
         """Return the top left corner of every crop."""
-        down, across = height - self.spec.crop, width - self.spec.crop
+        edge = self.spec.crop
         if self.sampling.crop == "random":
-            return [(_draw(random, down + 1), _draw(random, across + 1))]
-        middle = down // 2, across // 2
-        if self.sampling.crop == "centre":
-            return [middle]
-        if across >= down:
-            return [(middle[0], 0), middle, (middle[0], across)]
-        return [(0, middle[1]), middle, (down, middle[1])]
+            return [(_draw(random, height - edge + 1), _draw(random, width - edge + 1))]
+        return [crop.corner(height, width, edge) for crop in self.sampling.crops]
 
     def _squares(
         self,

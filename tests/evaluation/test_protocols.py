@@ -1,7 +1,7 @@
 """Predicting a dataset: each video once, the same however the work is divided."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from helpers.video_data import small_prepared
+from torch import Tensor
 
 from i3dzoo.checkpoints.metadata import Input
 from i3dzoo.distributed import ProcessGroup
 from i3dzoo.evaluation.predictions import VideoPrediction
 from i3dzoo.evaluation.protocols import parse_protocol, predict_dataset
+from i3dzoo.training.validation import predict_validation
 from i3dzoo.video import BadVideo, VideoDataset
 from i3dzoo.video.index import Index
 
-SPEC = Input(resize=48, crop=32, frames=9, fps=None)
+SPEC = Input(resize=40, crop=32, frames=9, fps=None)
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +28,14 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     return small_prepared(tmp_path_factory.mktemp("evaluate")).index
 
 
-def network(clips: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def network(clip: Tensor) -> Tensor:
     """Give three numbers that differ from clip to clip."""
-    clip = clips["rgb"]
     return torch.stack([clip.mean((1, 2, 3, 4)), clip[:, 0, 0, 3, 5], clip.std((1, 2, 3, 4))], 1)
 
 
-def ahead(batches: Iterable[Mapping[str, torch.Tensor]]) -> Iterator[torch.Tensor]:
+def ahead(batches: Iterable[Tensor]) -> Iterator[Tensor]:
     """Take two batches more before giving the logits of one, as engines on GPUs do."""
-    flying: deque[torch.Tensor] = deque()
+    flying: deque[Tensor] = deque()
     for batch in batches:
         flying.append(network(batch))
         if len(flying) > 2:
@@ -42,23 +43,42 @@ def ahead(batches: Iterable[Mapping[str, torch.Tensor]]) -> Iterator[torch.Tenso
     yield from flying
 
 
+def dataset_of(index: Index, protocol: str) -> VideoDataset:
+    """Return all videos with their views."""
+    return VideoDataset(index, SPEC, sampling=parse_protocol(protocol), on_bad_video="skip")
+
+
 def predict(index: Index, protocol: str, **options: object) -> list[VideoPrediction]:
-    """Predict all videos."""
-    dataset = VideoDataset(index, SPEC, sampling=parse_protocol(protocol), on_bad_video="skip")
+    """Predict all videos as `evaluate` does."""
+    dataset = dataset_of(index, protocol)
     forward = options.pop("forward", partial(map, network))
     return list(predict_dataset(forward, dataset, **options))  # type: ignore[arg-type] # options
 
 
+def validate(index: Index, protocol: str, **options: object) -> list[VideoPrediction]:
+    """Predict all videos as the validation of `finetune` does."""
+    dataset = dataset_of(index, protocol)
+    return list(predict_validation(lambda clips: network(clips["rgb"]), dataset, **options))  # type: ignore[arg-type] # options
+
+
 @pytest.mark.parametrize("protocol", ["center", "paper", "multi:2x3"])
 def test_the_division_of_the_work_changes_nothing(index: Index, protocol: str) -> None:
-    """Any sizes of batches, workers, processes and engines that lag give the same predictions."""
+    """Any sizes of batches, workers, processes and engines that lag give the same predictions.
+
+    The validation of `finetune`, which reads videos by the loader of training, gives them too.
+    """
     expected = predict(index, protocol, batch_size=1)
     assert len(expected) == 12
-    for options in ({"workers": 2}, {"forward": ahead}):
-        predictions = predict(index, protocol, batch_size=5, **options)
+    others = [
+        predict(index, protocol, batch_size=5, workers=2),
+        predict(index, protocol, batch_size=5, workers=0, forward=ahead),
+        validate(index, protocol, batch_size=5, workers=2),
+        validate(index, protocol, batch_size=1),
+    ]
+    for predictions in others:
         for row, other in zip(predictions, expected, strict=True):
             assert (row.video, row.clips) == (other.video, other.clips)
-            np.testing.assert_allclose(row.logits, other.logits, rtol=1e-5)
+            np.testing.assert_allclose(row.logits, other.logits, rtol=1e-5, atol=1e-6)
     groups = (ProcessGroup(rank, 5) for rank in range(5))
     shares = [predict(index, protocol, batch_size=5, processes=group) for group in groups]
     videos = sorted(row.video for share in shares for row in share)
@@ -79,3 +99,6 @@ def test_what_is_done_and_what_is_bad_is_passed_over(tmp_path: Path) -> None:
     assert [row.video for row in rows] == kept
     assert [video.file for video in bad] == [files[4]]
     assert "is not a video that FFmpeg can read" in bad[0].reason
+    rows = validate(index, "center", batch_size=4, workers=1, skipped=bad.append)
+    assert [row.video for row in rows] == [*files[:4], *files[5:]]
+    assert bad[0] == bad[1]

@@ -35,6 +35,7 @@ from i3dzoo.video import (
 )
 from i3dzoo.video.decode import probe
 from i3dzoo.video.index import FlowEntry, make_entry
+from i3dzoo.video.pipeline import load_plan
 
 SPEC = Input(resize=32, crop=24, frames=8, fps=None)
 UNSCALED = SPEC.replace(resize=None)
@@ -83,6 +84,27 @@ def test_squash_and_intervals(tmp_path: Path) -> None:
     data = VideoDataset(index, spec.replace(resize_mode="short", resize=None, crop=26))
     (drawn,) = reds(data.sample(0, 0))
     assert [red // 3 for red in drawn] == list(range(8))
+
+
+def assert_same_views(data: VideoDataset, number: int = 0) -> None:
+    """Assert that the pipeline makes the network's input as the loader does, to float rounding."""
+    for stream, views in data[number].views.items():
+        planned = torch.cat(list(load_plan(data.plan(stream, number))))
+        expected = data.normalise(stream, views)
+        torch.testing.assert_close(planned, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("sampling", [CENTRE, WHOLE, Sampling("multi", 3, "three")])
+def test_the_pipeline_makes_the_same_views(tmp_path: Path, sampling: Sampling) -> None:
+    """Of videos of any kind, with any resizing and order of channels, and of a part of a video."""
+    random = np.random.default_rng(0)
+    flow = random.integers(0, 256, (19, 51, 37, 2), np.uint8)
+    index = with_flow(of_video(tmp_path, random.integers(0, 256, (20, 50, 38, 3), np.uint8)), flow)
+    pair = {"rgb": SPEC.replace(channels="bgr"), "flow": UNSCALED_FLOW.replace(resize=29)}
+    assert_same_views(VideoDataset(index, pair, sampling=sampling))
+    part = dataclasses.replace(index, entries=(replace(index.entries[0], start=0.2, end=0.7),))
+    for spec in (UNSCALED, SPEC.replace(resize_mode="squash", sampling="interval", fps=12.5)):
+        assert_same_views(VideoDataset(part, spec, sampling=sampling))
 
 
 def in_order(data: VideoDataset, batch_size: int = 1, workers: int = 0) -> list[Batch]:
@@ -359,3 +381,4 @@ def test_real_clips(test_data: Path) -> None:
             views = VideoDataset(index, spec, sampling=sampling)[number].views["rgb"]
             assert views.shape[1:] == (3, 16, 224, 224)
             assert views.float().std() > 3
+        assert_same_views(VideoDataset(index, spec, sampling=sampling), number)

@@ -21,6 +21,7 @@ from i3dzoo.video import (
     resample,
     resized_size,
 )
+from i3dzoo.video.transforms import resize_frames, resize_in_integers
 
 SMALL = Input(resize=40, crop=32, frames=16)
 
@@ -95,6 +96,14 @@ class TestPreprocess:
         top, left = (height - 32) // 2, (width - 32) // 2
         x = x[:, :, top : top + 32, left : left + 32] / 127.5 - 1
         torch.testing.assert_close(preprocess(frames, SMALL), x.transpose(0, 1))
+
+    @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+    @pytest.mark.parametrize("sizes", [(65, 47, 40, 33), (9, 7, 30, 31), (8, 40, 8, 13)])
+    def test_whole_pixels_of_any_device(self, sizes: tuple[int, ...], device: str) -> None:
+        """Where pixels are rounded, other devices give those of a CPU's kernel, to the bit."""
+        frames, size = torch.from_numpy(noise(3, *sizes[:2], 3)), (sizes[2], sizes[3])
+        resized = resize_in_integers(frames.permute(0, 3, 1, 2).to(device), size)
+        assert torch.equal(resized.cpu(), resize_frames(frames, size))
 
     def test_right_size_is_not_resampled(self) -> None:
         """Frames with the right short side keep every pixel."""

@@ -2,6 +2,14 @@
 
 from i3dzoo.video.pipeline.clip_frames import load_plan
 from i3dzoo.video.pipeline.options import DecoderName, Forward, PipelineOptions, Planned
-from i3dzoo.video.pipeline.run import run_plans
+from i3dzoo.video.pipeline.run import KnownVideo, run_plans
 
-__all__ = ["DecoderName", "Forward", "PipelineOptions", "Planned", "load_plan", "run_plans"]
+__all__ = [
+    "DecoderName",
+    "Forward",
+    "KnownVideo",
+    "PipelineOptions",
+    "Planned",
+    "load_plan",
+    "run_plans",
+]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from i3dzoo.errors import I3DZooError
+from i3dzoo.errors import I3DZooError, VideoError
 from i3dzoo.video.bad_videos import BadVideo
 from i3dzoo.video.decode_worker import Failed, Finished, Frames, Open, Opened, Read, Skip
 from i3dzoo.video.info import VideoInfo
@@ -26,10 +26,26 @@ from i3dzoo.video.pipeline.outputs import Fetched, Outputs
 from i3dzoo.video.plan import Plan
 
 
+@dataclass(frozen=True, eq=False)
+class KnownVideo:
+    """A video that is planned without being opened, because an index describes it.
+
+    Attributes:
+        name: The video, as it is named.
+        plan: Returns what the network takes of it.
+    """
+
+    name: str
+    plan: Callable[[], Plan]
+
+
+Named = str | Path | KnownVideo
+
+
 def run_plans(
     forward: Forward,
-    videos: Iterable[str | Path],
-    plan: Callable[[VideoInfo], Plan],
+    videos: Iterable[Named],
+    plan: Callable[[VideoInfo], Plan] | None = None,
     options: PipelineOptions | None = None,
     on_clips: Callable[[int, int], object] | None = None,
 ) -> Iterator[Planned | BadVideo]:
@@ -39,7 +55,7 @@ def run_plans(
         forward: The network.
         videos: The videos; taken as they are needed.
         plan: Returns what the network takes of a video. It is called once for each video, and once
-            more for a file that turns out to be damaged.
+            more for a file that turns out to be damaged. None if all videos are known.
         options: How videos are run.
         on_clips: Called with how many clips of a video are done, and how many it has.
 
@@ -87,12 +103,12 @@ _Route = tuple[_Video, int, int, int]  # video, attempt, clip, crop
 class _Run:
     def __init__(
         self,
-        videos: Iterable[str | Path],
-        plan: Callable[[VideoInfo], Plan],
+        videos: Iterable[Named],
+        plan: Callable[[VideoInfo], Plan] | None,
         options: PipelineOptions,
         on_clips: Callable[[int, int], object] | None,
     ) -> None:
-        self.plan, self.options, self.on_clips = plan, options, on_clips
+        self.planner, self.options, self.on_clips = plan, options, on_clips
         self._videos = iter(videos)
         count = len(videos) if isinstance(videos, Sequence) else None
         workers, threads = options.decoders(count)
@@ -131,7 +147,7 @@ class _Run:
     def _produce(self) -> Iterator[Tensor | None]:
         """Yield batches, and None where results should be taken first."""
         while True:
-            self._start_videos()
+            yield from self._start_videos()
             if self._ready() and not self._running and self._output is None:
                 yield None
             elif self._decoding:
@@ -142,25 +158,29 @@ class _Run:
             else:
                 yield None
 
-    def _start_videos(self) -> None:
+    def _start_videos(self) -> Iterator[Tensor]:
         while not self._all_started:
             if self.options.ordered and len(self._started) >= self._ahead:
                 return
             decoder = self._decoders.idle()
             if decoder is None:
                 return
-            name = next(self._videos, None)
-            if name is None:
+            named = next(self._videos, None)
+            if named is None:
                 self._all_started = True
                 self._decoders.release(decoder)
                 return
-            video = _Video(str(name), decoder)
+            name = named.name if isinstance(named, KnownVideo) else str(named)
+            video = _Video(name, decoder)
             self._started.append(video)
             self._decoding[decoder] = video
+            if isinstance(named, KnownVideo):
+                yield from self._handle(video, named)
+                continue
             channels = self.options.channels
             if not isinstance(channels, str):
-                channels = channels(Path(name))
-            decoder.send(Open(Path(name), channels, self.options.quick))
+                channels = channels(Path(named))
+            decoder.send(Open(Path(named), channels, self.options.quick))
 
     def _handle(self, video: _Video, answer: Any) -> Iterator[Tensor]:
         decoder = video.decoder
@@ -168,9 +188,16 @@ class _Run:
             if isinstance(answer, Failed):
                 if answer.error is None:
                     raise RuntimeError(f"{video.name}: decoding failed:\n{answer.crash}")
-                self._fail(video, answer.error)
+                crashed = decoder.crashed
+                why = VideoError(f"{video.name}: {answer.error}") if crashed else answer.error
+                self._fail(video, why)
+            elif isinstance(answer, KnownVideo):
+                yield from self._read(video, answer.plan(), checked=True)
+                return
             elif isinstance(answer, Opened):
-                yield from self._read(video, answer.info, answer.checked)
+                plan = self._plan(answer.info)
+                checked = answer.checked or plan.info is not answer.info
+                yield from self._read(video, plan, checked)
                 return
             elif isinstance(answer, Frames):
                 pixels = decoder.take(answer, self.options.device)
@@ -180,7 +207,7 @@ class _Run:
                 return
             elif isinstance(answer, Finished):
                 if answer.changed is not None and video.result is None:
-                    yield from self._read(video, answer.changed, checked=True)
+                    yield from self._read(video, self._plan(answer.changed), checked=True)
                     return
                 video.decoded = True
                 self._complete(video)
@@ -193,15 +220,17 @@ class _Run:
         del self._decoding[decoder]
         self._decoders.release(decoder)
 
-    def _read(self, video: _Video, info: VideoInfo, checked: bool) -> Iterator[Tensor]:
-        """Plan a video and have it decoded."""
+    def _plan(self, info: VideoInfo) -> Plan:
+        assert self.planner is not None  # noqa: S101 - videos that are opened need one
+        return self.planner(info)
+
+    def _read(self, video: _Video, plan: Plan, checked: bool) -> Iterator[Tensor]:
+        """Have the clips of a plan decoded."""
         video.attempt += 1
         video.plan, video.frames = None, None
-        plan = self.plan(info)
         video.outputs = Outputs(len(plan.clips), len(plan.crops))
         video.frames = ClipFrames(plan, self.options.device) if plan.clips else None
         video.plan = plan
-        checked = checked or plan.info is not info
         wanted = np.zeros(0, np.int64) if video.frames is None else video.frames.wanted
         video.decoder.send(Read(plan.info, wanted, checked, self._planar))
         if video.frames is not None:
