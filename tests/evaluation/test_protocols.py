@@ -13,6 +13,7 @@ from torch import Tensor
 
 from i3dzoo.checkpoints.metadata import Input
 from i3dzoo.distributed import ProcessGroup
+from i3dzoo.errors import DeviceError, I3DZooError, ShapeError
 from i3dzoo.evaluation.predictions import VideoPrediction
 from i3dzoo.evaluation.protocols import parse_protocol, predict_dataset
 from i3dzoo.training.validation import predict_validation
@@ -102,3 +103,21 @@ def test_what_is_done_and_what_is_bad_is_passed_over(tmp_path: Path) -> None:
     rows = validate(index, "center", batch_size=4, workers=1, skipped=bad.append)
     assert [row.video for row in rows] == [*files[:4], *files[5:]]
     assert bad[0] == bad[1]
+
+
+def test_errors_that_are_not_of_a_video(index: Index) -> None:
+    """An input that does not fit the videos, and a network that fails, are errors without skips."""
+
+    def failing(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        for _ in batches:
+            raise DeviceError("the GPU failed")
+        yield from ()
+
+    large = VideoDataset(index, SPEC.replace(resize=None, crop=50), on_bad_video="skip")
+    errors: list[tuple[type[I3DZooError], str, VideoDataset]] = [
+        (ShapeError, "64x48 pixels are smaller than the crop of 50", large),
+        (DeviceError, "the GPU failed", dataset_of(index, "center")),
+    ]
+    for error, message, dataset in errors:
+        with pytest.raises(error, match=message):
+            list(predict_dataset(failing, dataset))

@@ -265,7 +265,7 @@ class TestFailures:
         monkeypatch.setattr(Decoders, "idle", killed)
         bad, good = run(videos[:2], processes=True, workers=1)
         assert isinstance(bad, BadVideo)
-        assert "the decoder crashed (signal 9)" in bad.reason
+        assert f"{videos[0]}: the decoder crashed (signal 9)" in bad.reason
         assert isinstance(good, Planned)
 
     def test_error_of_the_network(self, videos: list[Path]) -> None:
