@@ -74,7 +74,7 @@ def predict_dataset(
     options = PipelineOptions(
         device=device or torch.device("cpu"),
         batch_size=batch_size,
-        workers=1 if workers == 0 else workers,
+        workers=workers,
         processes=False if workers == 0 else None,
     )
     results = run_plans(forward, videos, options=options)
