@@ -93,9 +93,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_measured_once(cache: Path, rgb_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first load measures; the next takes what was kept, and says so; results are the same."""
-    expected = load_engine(rgb_file, "torch").step_logits(CLIP)
+    expected = load_engine(rgb_file, "torch", "cpu").step_logits(CLIP)
     first, second = RecordedProgress(), RecordedProgress()
-    engine = load_engine(rgb_file, progress=first)
+    engine = load_engine(rgb_file, device="cpu", progress=first)
     (file,) = (cache / "engines").iterdir()
     document = json.loads(file.read_text())
     assert set(document["seconds"]) == {"openvino", "onnxruntime", "torch"}
@@ -108,7 +108,7 @@ def test_measured_once(cache: Path, rgb_file: Path, monkeypatch: pytest.MonkeyPa
     document["seconds"] = {"onnxruntime": 0.1, "openvino": 0.2, "torch": 0.3}
     file.write_text(json.dumps(document))
     monkeypatch.setattr(measured, "measure", None)
-    kept = load_engine(rgb_file, progress=second)
+    kept = load_engine(rgb_file, device="cpu", progress=second)
     assert kept.name == "onnxruntime"
     times = "onnxruntime 0.10 s (openvino 0.20 s, torch 0.30 s)"
     assert second.messages == [f"engine onnxruntime, the fastest when it was measured: {times}"]
@@ -128,11 +128,12 @@ def test_engines_that_fail(rgb_file: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(auto, "load_named", load)
     messages = RecordedProgress()
-    assert load_engine(rgb_file, progress=messages).name in ("onnxruntime", "torch")
+    engine = load_engine(rgb_file, device="cpu", progress=messages)
+    assert engine.name in ("onnxruntime", "torch")
     assert "engine openvino is skipped: illegal instruction" in messages.messages
     monkeypatch.setattr(choose, "is_installed", lambda *_: False)
     messages = RecordedProgress()
-    assert load_engine(rgb_file, progress=messages).name == "torch"
+    assert load_engine(rgb_file, device="cpu", progress=messages).name == "torch"
     assert not messages.messages
 
 

@@ -68,6 +68,7 @@ def test_graph(precision: str, parts: int, monkeypatch: pytest.MonkeyPatch) -> N
         assert torch.equal(value, states[1][name]), name
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_graph_on_a_cpu() -> None:
     """On a CPU, a step launches its operators."""
     assert steps_of(recipe("bf16"))._graph is None
