@@ -2,17 +2,20 @@
 
     python benchmarks/gpu_fused.py WEIGHTS.safetensors OUT [--clips CLIPS.npy] [--tune SECONDS]
     python benchmarks/gpu_fused.py WEIGHTS.safetensors OUT --first-call
-    TRITON_OVERRIDE_ARCH=sm80 python benchmarks/gpu_fused.py WEIGHTS.safetensors OUT --ampere
+    python benchmarks/gpu_fused.py WEIGHTS.safetensors OUT --ampere
 
 OUT gets fused.json, and with --tune the tiles that were fastest, tiles.json, which
 `i3dzoo/kernels/tiles.json` ships. All timings are in one process, alternating, medians, clips of
 64x224x224 in half precision on the GPU; errors are of the norm of the logits, from float64. With
---ampere, a newer GPU runs what Triton compiles for an A100; its times are not those of an A100.
+--ampere, a newer GPU runs the PTX that Triton makes for an A100; times are not those of an A100.
 --first-call only times the first clips; set TRITON_CACHE_DIR to a new folder for a cold cache.
 """
 
 import argparse
+import itertools
 import json
+import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -132,11 +135,49 @@ LARGE: Boxes = {
 """Further boxes for several clips."""
 
 
+FLIPS: dict[int, list[tuple[int, int, int, int]]] = {
+    32: [(1, 4, 8, 8), (1, 2, 8, 8)],
+    16: [(1, 16, 4, 4), (1, 8, 4, 4)],
+    8: [(1, 16, 2, 2), (2, 16, 2, 2), (4, 16, 2, 2)],
+    0: [(1, 8, 1, 8), (2, 8, 1, 8), (4, 8, 1, 8)],
+}
+"""Boxes for tiles whose first factor is the weights, for frames wider than so much."""
+
+
+def flips(name: str, shape: Sequence[int]) -> list[Tile]:
+    """Return tiles whose first factor is the weights, at least 64 columns."""
+    clips, width, channels = shape[0], shape[3], shape[4]
+    if name == STEM[0].name:
+        boxes = [(4, 8, 8), (2, 16, 8), (8, 4, 8)]
+        return [Tile(1, *box, 128, 32, 8, stages, True) for box in boxes for stages in (3, 4, 5)]
+    if name.endswith("1x1"):
+        return [Tile(1, 1, 1, rows, columns, 64, 8 if rows * columns > 16384 else 4, stages, True)
+                for columns in (64, 128) for rows in (64, 128, 256)
+                for stages in (3, 4)]  # fmt: skip
+    boxes = [box for box in FLIPS[next(s for s in FLIPS if width > s)] if box[0] <= clips]
+    tiles = []
+    for box, columns, (depth, stages) in itertools.product(
+        boxes, (64, 128), ((32, 5), (64, 3), (64, 4), (128, 3))
+    ):
+        rows = math.prod(box)
+        if depth <= max(channels, 32) and (depth < 128 or rows + columns <= 256):
+            for warps in (
+                {4, 8} if rows * columns == 16384 else {8 if rows * columns > 16384 else 4}
+            ):
+                tiles.append(Tile(*box, columns, depth, warps, stages, True))
+    return tiles
+
+
 class WideSearch(TileSearch):
     """A search among more tiles than on a user's GPU, to find those that ship."""
 
     def _candidates(self, name: str, shape: Sequence[int], split: int | None) -> list[Tile]:
         """Return the tiles to try: boxes for this size of frames, depths for these channels."""
+        known = TIMED["1" if shape[0] == 1 else "8"][name]
+        tiles = [known, *self._direct(name, shape, split), *flips(name, shape)]
+        return [tile for tile in dict.fromkeys(tiles) if split is None or split % tile.columns == 0]
+
+    def _direct(self, name: str, shape: Sequence[int], split: int | None) -> list[Tile]:
         clips, width, channels = shape[0], shape[3], shape[4]
         small = clips == 1
         if name == STEM[0].name:
@@ -240,6 +281,22 @@ def profile(tensors: dict[str, Tensor], batch: int, tiles: Table) -> None:
         print(batch, row.key[:40], f"{milliseconds:.3f} ms, {row.count // 5} calls")
 
 
+def pretend_ampere(folder: Path) -> None:
+    """Let Triton generate PTX for an A100, and assemble it for this GPU."""
+    from triton import knobs
+
+    major, minor = torch.cuda.get_device_capability()
+    torch.cuda.get_device_capability = lambda *_: (8, 0)
+    assembler = folder.resolve() / "ptxas"
+    assembler.write_text(
+        "#!/bin/sh\n"
+        f"set -- $(echo \"$@\" | sed 's/--gpu-name=sm_80/--gpu-name=sm_{major}{minor}/')\n"
+        f'exec {knobs.nvidia.ptxas.path} "$@"\n'
+    )
+    assembler.chmod(0o755)
+    os.environ |= {"TRITON_OVERRIDE_ARCH": "sm80", "TRITON_PTXAS_PATH": str(assembler)}
+
+
 def main() -> None:
     """Check, tune, time."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -251,7 +308,7 @@ def main() -> None:
     parser.add_argument("--ampere", action="store_true")
     options = parser.parse_args()
     if options.ampere:
-        torch.cuda.get_device_capability = lambda *_: (8, 0)
+        pretend_ampere(options.out)
     tensors = load(options.weights)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     document: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}

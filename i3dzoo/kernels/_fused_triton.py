@@ -89,14 +89,16 @@ def windows(
 
 @triton.jit
 def _taps(
-    total, x, weight, row, n, t, h, w,
-    times, TAPS: tl.constexpr, ROWS: tl.constexpr,
+    total, x, weight, first, n, t, h, w,
+    times, TAPS: tl.constexpr, ROWS: tl.constexpr, FLIP: tl.constexpr,
 ):  # fmt: skip
-    """Add the products of times x TAPS neighbouring taps, whose weights begin at `row`."""
+    """Add the products of times x TAPS neighbouring taps, whose weights begin at `first`."""
     for tap in range(times * TAPS):
-        a = x.load([n, t + tap // TAPS, h + tap % TAPS, w, 0])
-        b = weight.load([row + tap * 32, 0])
-        total = tl.dot(tl.reshape(a, [ROWS, 32]), b, total)
+        a = tl.reshape(x.load([n, t + tap // TAPS, h + tap % TAPS, w, 0]), [ROWS, 32])
+        if FLIP:
+            total = tl.dot(weight.load([0, first + tap * 32]), a.T, total)
+        else:
+            total = tl.dot(a, weight.load([first + tap * 32, 0]), total)
     return total
 
 
@@ -109,38 +111,50 @@ def stem(
     times0, times1, H0: tl.constexpr, H1: tl.constexpr,
     FIRST_T0: tl.constexpr, FIRST_T1: tl.constexpr,
     FIRST_H0: tl.constexpr, FIRST_H1: tl.constexpr, HALF: tl.constexpr,
-    BT: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr, DESCRIBED: tl.constexpr,
+    BT: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
+    FLIP: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     """Convolve windows [N, T, H, groups, 32] with 7x7x7 and stride 2; two outputs of 64 channels.
 
     The boxes `xij` have every second step from i and every second row from j. The taps that read
     it are neighbours there: times0 and times1 along T, H0 and H1 along H, from FIRST_... on.
-    `weight` is [49 * 32, 128] with the taps in this order; `y` is [N, T', H', groups, 128].
+    `weight` is [49 * 32, 128] with the taps in this order, or [128, 49 * 32] with FLIP, which makes
+    the weights the first factor; `y` is [N, T', H', groups, 128].
     """
     x00 = _boxes(x00, 1, BT, BH, BW, 32, DESCRIBED)
     x01 = _boxes(x01, 1, BT, BH, BW, 32, DESCRIBED)
     x10 = _boxes(x10, 1, BT, BH, BW, 32, DESCRIBED)
     x11 = _boxes(x11, 1, BT, BH, BW, 32, DESCRIBED)
     y = _boxes(y, 1, BT, BH, BW, 128, DESCRIBED)
-    weight = _matrix(weight, 32, 128, DESCRIBED)
+    if FLIP:
+        weight = _matrix(weight, 128, 32, DESCRIBED)
+    else:
+        weight = _matrix(weight, 32, 128, DESCRIBED)
     pid = tl.program_id(0)
     w0 = (pid % tiles_w) * BW
     pid = pid // tiles_w
-    h0 = (pid % tiles_h) * BH
+    out_h = (pid % tiles_h) * BH
     pid = pid // tiles_h
-    t0 = (pid % tiles_t) * BT
+    out_t = (pid % tiles_t) * BT
     n = pid // tiles_t
     ROWS: tl.constexpr = BT * BH * BW
-    total = tl.zeros([ROWS, 128], tl.float32)
-    total = _taps(total, x00, weight, 0, n, t0 + FIRST_T0, h0 + FIRST_H0, w0, times0, H0, ROWS)
-    row = times0 * H0 * 32
-    total = _taps(total, x01, weight, row, n, t0 + FIRST_T0, h0 + FIRST_H1, w0, times0, H1, ROWS)
-    row += times0 * H1 * 32
-    total = _taps(total, x10, weight, row, n, t0 + FIRST_T1, h0 + FIRST_H0, w0, times1, H0, ROWS)
-    row += times1 * H0 * 32
-    total = _taps(total, x11, weight, row, n, t0 + FIRST_T1, h0 + FIRST_H1, w0, times1, H1, ROWS)
+    if FLIP:
+        total = tl.zeros([128, ROWS], tl.float32)
+    else:
+        total = tl.zeros([ROWS, 128], tl.float32)
+    t0, t1 = out_t + FIRST_T0, out_t + FIRST_T1
+    h0, h1 = out_h + FIRST_H0, out_h + FIRST_H1
+    total = _taps(total, x00, weight, 0, n, t0, h0, w0, times0, H0, ROWS, FLIP)
+    first = times0 * H0 * 32
+    total = _taps(total, x01, weight, first, n, t0, h1, w0, times0, H1, ROWS, FLIP)
+    first += times0 * H1 * 32
+    total = _taps(total, x10, weight, first, n, t1, h0, w0, times1, H0, ROWS, FLIP)
+    first += times1 * H0 * 32
+    total = _taps(total, x11, weight, first, n, t1, h1, w0, times1, H1, ROWS, FLIP)
+    if FLIP:
+        total = total.T
     total = tl.maximum(total + tl.load(bias + tl.arange(0, 128) % 64)[None, :], 0.0)
-    y.store([n, t0, h0, w0, 0], tl.reshape(total.to(HALF), [1, BT, BH, BW, 128]))
+    y.store([n, out_t, out_h, w0, 0], tl.reshape(total.to(HALF), [1, BT, BH, BW, 128]))
 
 
 @triton.jit
@@ -222,18 +236,21 @@ def conv(
     tiles_t, tiles_h, tiles_w, tiles_c, blocks, split,
     TAPS: tl.constexpr, HALF: tl.constexpr,
     BN: tl.constexpr, BT: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, DESCRIBED: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, FLIP: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     """Convolve with 3x3x3 (27 taps) or 1x1x1 (1 tap), stride 1 and SAME padding; add bias; ReLU.
 
     `x`, `y` and `z` are [N, T, H, W, C]. What a box reads outside is 0, and what it writes there is
-    dropped. `weight` is [TAPS * blocks * DEPTH, columns]. Columns before `split` go to `y`, the
-    others to `z`.
+    dropped. `weight` is [TAPS * blocks * DEPTH, columns], or transposed with FLIP, which makes the
+    weights the first factor of the product. Columns before `split` go to `y`, the others to `z`.
     """
     x = _boxes(x, BN, BT, BH, BW, DEPTH, DESCRIBED)
     y = _boxes(y, BN, BT, BH, BW, COLUMNS, DESCRIBED)
     z = _boxes(z, BN, BT, BH, BW, COLUMNS, DESCRIBED)
-    weight = _matrix(weight, DEPTH, COLUMNS, DESCRIBED)
+    if FLIP:
+        weight = _matrix(weight, COLUMNS, DEPTH, DESCRIBED)
+    else:
+        weight = _matrix(weight, DEPTH, COLUMNS, DESCRIBED)
     pid = tl.program_id(0)
     first = (pid % tiles_c) * COLUMNS  # neighbouring programs read the same positions
     pid = pid // tiles_c
@@ -244,7 +261,10 @@ def conv(
     t0 = (pid % tiles_t) * BT
     n = pid // tiles_t * BN
     ROWS: tl.constexpr = BN * BT * BH * BW
-    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    if FLIP:
+        total = tl.zeros([COLUMNS, ROWS], tl.float32)
+    else:
+        total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for step in range(TAPS * blocks):
         tap = step // blocks
         c = (step % blocks) * DEPTH
@@ -253,8 +273,13 @@ def conv(
             a = x.load(box)
         else:
             a = x.load([n, t0, h0, w0, c])
-        b = weight.load([step * DEPTH, first])
-        total = tl.dot(tl.reshape(a, [ROWS, DEPTH]), b, total)
+        a = tl.reshape(a, [ROWS, DEPTH])
+        if FLIP:
+            total = tl.dot(weight.load([first, step * DEPTH]), a.T, total)
+        else:
+            total = tl.dot(a, weight.load([step * DEPTH, first]), total)
+    if FLIP:
+        total = total.T
     total += tl.load(bias + first + tl.arange(0, COLUMNS))[None, :]
     out = tl.maximum(total, 0.0).to(HALF)
     out = tl.reshape(out, [BN, BT, BH, BW, COLUMNS])
@@ -262,3 +287,44 @@ def conv(
         y.store([n, t0, h0, w0, first], out)
     else:
         z.store([n, t0, h0, w0, first - split], out)
+
+
+@triton.jit
+def average(
+    x, y, time, steps, positions, channels,
+    SPAN: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """Average [N, T, H, W, C] over all positions of SPAN steps: float32 [N, T - SPAN + 1, C]."""
+    row = tl.program_id(0)
+    c = tl.program_id(1) * LANES + tl.arange(0, LANES)
+    first = (row // steps * time + row % steps).to(tl.int64) * positions
+    count = SPAN * positions
+    total = tl.zeros([32, LANES], tl.float32)
+    for start in range(0, count, 32):
+        at = start + tl.arange(0, 32)
+        inside = (at < count)[:, None] & (c < channels)[None, :]
+        values = tl.load(x + (first + at)[:, None] * channels + c[None, :], mask=inside, other=0.0)
+        total += values.to(tl.float32)
+    tl.store(y + row * channels + c, tl.sum(total, 0) / count, mask=c < channels)
+
+
+@triton.jit
+def head(
+    x, weight, bias, y, rows, classes, channels,
+    ROWS: tl.constexpr, CLASSES: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """Multiply [rows, channels] by weights [classes, channels], add the bias; all float32."""
+    number = tl.program_id(0) * CLASSES + tl.arange(0, CLASSES)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    c = tl.arange(0, DEPTH)
+    left = x + row[:, None] * channels + c[None, :]
+    right = weight + number[:, None] * channels + c[None, :]
+    total = tl.zeros([ROWS, CLASSES, DEPTH], tl.float32)
+    for start in range(0, channels, DEPTH):
+        inside = (start + c < channels)[None, :]
+        a = tl.load(left + start, mask=inside & (row < rows)[:, None], other=0.0)
+        b = tl.load(right + start, mask=inside & (number < classes)[:, None], other=0.0)
+        total += a[:, None, :] * b[None, :, :]
+    logits = tl.sum(total, 2) + tl.load(bias + number, mask=number < classes, other=0.0)[None, :]
+    kept = (row < rows)[:, None] & (number < classes)[None, :]
+    tl.store(y + row[:, None] * classes + number[None, :], logits, mask=kept)

@@ -30,6 +30,7 @@ class Tile(NamedTuple):
     depth: int  # input channels of one step
     warps: int
     stages: int
+    flip: bool = False  # weights are the first factor of the product, and positions the second
 
     @property
     def shared_memory(self) -> int:
@@ -42,7 +43,7 @@ Table = Mapping[str, Mapping[str, Tile]]
 """Tiles by number of clips, 1 or 8, and by layer."""
 
 TIMED: Final[Table] = {
-    count: {name: Tile(*tile) for name, tile in table.items()}
+    count: {name: Tile(*tile[:8], *map(bool, tile[8:])) for name, tile in table.items()}
     for count, table in json.loads((files(__package__) / "tiles.json").read_text("utf-8")).items()
 }
 """The tiles for an H100."""
@@ -64,7 +65,9 @@ def candidates(name: str, shape: Sequence[int], split: int | None, memory: int) 
     """
     tiles = [_modest(name, shape[3])]
     for table in TIMED.values():
-        tiles += [tile for other, tile in table.items() if _kind(other) == _kind(name)]
+        for other, tile in table.items():
+            if _kind(other) == _kind(name):
+                tiles += [tile, tile._replace(flip=False)]
     return [
         tile
         for tile in dict.fromkeys(tiles)
@@ -77,6 +80,7 @@ def candidates(name: str, shape: Sequence[int], split: int | None, memory: int) 
 def known_tiles() -> frozenset[Tile]:
     """Return all tiles that a search can find."""
     tiles = {tile for table in TIMED.values() for tile in table.values()}
+    tiles |= {tile._replace(flip=False) for tile in tiles}
     widths = (7, 14, 28, 56)
     return frozenset(tiles | {_modest(name, width) for name in TIMED["1"] for width in widths})
 

@@ -7,7 +7,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -34,9 +34,9 @@ from i3dzoo.progress import SILENT
 GPU = torch.cuda.is_available() and can_fuse(torch.device("cuda"))
 INTERPRETER = importlib.util.find_spec("triton") and os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cuda" if GPU else "cpu")
-DESCRIBED = [False]  # as on GPUs before Hopper
-if not GPU or torch.cuda.get_device_capability() >= (9, 0):
-    DESCRIBED.append(True)
+DESCRIBED = [False, True]  # GPUs before Hopper, and Hopper
+if GPU:
+    DESCRIBED = [torch.cuda.get_device_capability() >= (9, 0)]
 KERNELS = sorted({*POOLS.values(), ((3, 3, 3), (1, 1, 1))})
 pytestmark = [
     pytest.mark.skipif(not (GPU or INTERPRETER), reason="there is no such GPU; make kernels"),
@@ -60,19 +60,30 @@ class Poisoned(FusedI3D):
     """A network whose buffers are NaN until a kernel writes them."""
 
     def __init__(
-        self, padding: Padding = "same", channels: int = 3, pixels: Pixels | None = None
+        self,
+        padding: Padding = "same",
+        channels: int = 3,
+        pixels: Pixels | None = None,
+        pooling: Literal["window", "global"] = "window",
     ) -> None:
-        super().__init__(tensors_of(channels), Variant(padding=padding), DEVICE, pixels=pixels)
+        variant = Variant(padding=padding, pooling=pooling)
+        super().__init__(tensors_of(channels), variant, DEVICE, pixels=pixels)
+
+        self.flip = False
 
     def _empty(self, *shape: int) -> Tensor:
         return super()._empty(*shape).fill_(torch.nan)
+
+    def _tile(self, name: str, x: Tensor) -> Tile:
+        return super()._tile(name, x)._replace(flip=self.flip)
 
     def run_conv(self, x: Tensor, groups: Sequence[Sequence[Unit]], outputs: list[Tensor]) -> None:
         """Run a layer of other units than the network's; x and outputs are [N, T, H, W, C]."""
         units = [unit for group in groups for unit in group]
         self._tensors = self.weights = weights_of(units)
         self._mean_inputs = {
-            unit.name: torch.zeros(unit.in_channels, dtype=torch.float64) for unit in units
+            unit.name: torch.zeros(unit.in_channels, dtype=torch.float64, device=DEVICE)
+            for unit in units
         }
         name = "another layer " + "x".join(3 * [str(groups[0][0].kernel)])
         self._add(name, *map(list, groups))
@@ -125,7 +136,7 @@ def clip(channels: int, size: Sequence[int], batch: int = 1) -> Tensor:
 @pytest.mark.parametrize(
     ("channels", "padding", "size", "batch", "described"),
     [
-        (3, "same", (9, 10, 13), 1, False),
+        (3, "same", (9, 10, 13), 1, DESCRIBED[0]),
         (2, "symmetric", (3, 9, 12), 2, DESCRIBED[-1]),
         (3, "ceil", (4, 17, 11), 1, DESCRIBED[-1]),
     ],
@@ -144,7 +155,8 @@ def test_first_convolution(
         windows = network._empty_windows(same)
         network._windows(same, windows)
         assert torch.isfinite(windows).all()
-        check(network._stem(windows, size), expected)
+        for network.flip in (False, True):
+            check(network._stem(windows, size), expected)
 
 
 @pytest.mark.parametrize("channels", [2, 3])
@@ -246,13 +258,14 @@ def test_pool_keeps_nan(fused: Poisoned) -> None:
     ("kernel", "channels", "outputs", "size", "batch", "described"),
     [
         (3, 24, 40, (3, 5, 6), 1, DESCRIBED[-1]),  # channels that are no multiple of 16
-        (3, 24, 40, (3, 5, 6), 1, False),
+        (3, 24, 40, (3, 5, 6), 1, DESCRIBED[0]),
         (3, 104, 72, (2, 3, 9), 2, DESCRIBED[-1]),
-        (3, 16, 136, (5, 2, 1), 4, False),
+        (3, 16, 136, (5, 2, 1), 4, DESCRIBED[0]),
         (1, 40, 24, (3, 3, 5), 1, DESCRIBED[-1]),
-        (1, 40, 24, (3, 3, 5), 1, False),
+        (1, 40, 24, (3, 3, 5), 1, DESCRIBED[0]),
     ],
 )
+@pytest.mark.parametrize("flip", [False, True])
 def test_convolution(
     fused: Poisoned,
     kernel: int,
@@ -261,9 +274,10 @@ def test_convolution(
     size: tuple[int, int, int],
     batch: int,
     described: bool,
+    flip: bool,
 ) -> None:
     """A convolution reads and writes slices of wider tensors, and nothing beside them."""
-    fused._described = described
+    fused._described, fused.flip = described, flip
     unit = Unit("unit", channels, outputs, kernel)
     wide = torch.full((batch, *size, channels + 16), torch.nan, dtype=torch.float16, device=DEVICE)
     x = wide[..., 8 : 8 + channels]
@@ -280,7 +294,7 @@ def test_convolution(
 @pytest.mark.parametrize("described", DESCRIBED)
 def test_two_destinations(fused: Poisoned, described: bool) -> None:
     """One product writes the units of a block that read the same input to two tensors."""
-    fused._described = described
+    fused._described, fused.flip = described, described
     units = [Unit("a", 48, 40, 1), Unit("b", 48, 24, 1), Unit("c", 48, 8, 1)]
     size = (2, 3, 5)
     x = clip(48, size).permute(0, 2, 3, 4, 1).half().contiguous()
@@ -291,3 +305,26 @@ def test_two_destinations(fused: Poisoned, described: bool) -> None:
     check(inner[..., :24], reference(channels_first, fused.weights, units[1]))
     check(inner[..., 24:], reference(channels_first, fused.weights, units[2]))
     assert buffer[..., 40:].isnan().all()
+
+
+@pytest.mark.parametrize("pooling", ["window", "global"])
+@pytest.mark.parametrize("size", [(3, 4, 7), (2, 3, 9)])
+def test_average(pooling: Literal["window", "global"], size: tuple[int, int, int]) -> None:
+    """Features of each step are averages over windows of 2x7x7, or over each step."""
+    network = Poisoned(pooling=pooling)
+    x = clip(40, size, 2).half()
+    output = network._average(x.permute(0, 2, 3, 4, 1).contiguous())
+    exact = x.double()
+    if pooling == "window":
+        exact = F.avg_pool3d(exact, (2, min(7, size[1]), min(7, size[2])), 1)
+    check(output, exact.mean((3, 4)).transpose(1, 2), 1e-6)
+
+
+@pytest.mark.parametrize(("steps", "classes", "channels"), [(1, 5, 70), (9, 17, 64)])
+def test_head(fused: Poisoned, steps: int, classes: int, channels: int) -> None:
+    """Logits of any number of steps, classes and channels, in float32."""
+    pooled, weight = clip(1, (steps, 1, channels), 2)[:, 0, :, 0], clip(1, (1, classes, channels))
+    bias = clip(1, (1, 1, classes)).flatten()
+    exact = F.linear(pooled.double(), weight[0, 0, 0].double(), bias.double())
+    for same in (pooled, pooled.mT.contiguous().mT):
+        check(fused._logits(same, weight[0, 0, 0], bias), exact, 1e-6)

@@ -30,7 +30,7 @@ DEVICE = torch.device("cuda" if GPU else "cpu")
 OTHER = Variant(epsilon=1e-5, padding="symmetric", pooling="global")
 CEIL = Variant(padding="ceil", pooling="global")
 RUNS = pytest.mark.skipif(not (GPU or INTERPRETER), reason="there is no such GPU")
-SIZES = [(1, 9, 18, 21)] if not GPU else [(1, 9, 32, 32), (3, 17, 45, 58), (2, 16, 225, 230)]
+SIZES = [(1, 9, 18, 21)] if not GPU else [(1, 9, 32, 32), (3, 17, 45, 58), (2, 16, 225, 255)]
 
 
 def network(channels: int = 3, variant: Variant = DEEPMIND) -> InceptionI3d:
@@ -92,6 +92,47 @@ def test_graphs_of_other_shapes_are_dropped() -> None:
     assert engine.features(clips[0], "Mixed_5c").shape == (1, 1024)
     with pytest.raises(ShapeError, match="8 frames"):
         engine.step_logits(clips[0][:, :, :8])
+
+
+@pytest.mark.skipif(not GPU, reason="there is no such GPU")
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_clips_are_read_where_they_lie(dtype: torch.dtype) -> None:
+    """Results are those of the clips at the time of the call, in places old and new."""
+    pixels = 3 * [1 / 127.5], 3 * [-1.0]
+    weights = network().state_dict()
+    fused = FusedI3D(weights, DEEPMIND, DEVICE, pixels=pixels)
+    generator = torch.Generator(DEVICE).manual_seed(0)
+
+    def clip() -> Tensor:
+        values = torch.rand(1, 3, 9, 32, 32, device=DEVICE, generator=generator)
+        return (values * 255).to(dtype) if dtype == torch.uint8 else values
+
+    places = [clip(), clip().contiguous(memory_format=torch.channels_last_3d), clip()]
+    for number in (0, 0, 0, 1, 0, 1, 1, 1, 2, 2, 0, 2):
+        place = places[number]
+        place.copy_(clip())
+        fresh = FusedI3D(weights, DEEPMIND, DEVICE, pixels=pixels)
+        assert torch.equal(fused(place)[LOGITS], fresh(place.clone())[LOGITS])
+
+
+@pytest.mark.skipif(not GPU, reason="there is no such GPU")
+@pytest.mark.gpu
+def test_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips that pass the first layers in parts have the results of clips that do not."""
+    weights = network().state_dict()
+    x = torch.rand(7, 3, 16, 48, 48, device=DEVICE)
+    wanted = (LOGITS, POOLED, "Mixed_4b")
+    whole = FusedI3D(weights, DEEPMIND, DEVICE)(x, wanted)
+    for size in (1, 2, 3):
+        monkeypatch.setattr("i3dzoo.network.fused._PART", size * 16 * 48 * 48)
+        monkeypatch.setattr("i3dzoo.network.fused._LEAST_PARTS", 2)
+        fused = FusedI3D(weights, DEEPMIND, DEVICE)
+        for clips in (x, x.clone().half().float(), x):
+            outputs = fused(clips, wanted)
+        for name in wanted:
+            assert torch.equal(outputs[name], whole[name]), name
+        assert "Mixed_3b" in fused(x, ["Mixed_3b"])
 
 
 def test_every_layer_has_a_measured_tile() -> None:
