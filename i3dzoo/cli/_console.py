@@ -51,7 +51,8 @@ decoder_option = click.option(
     default="auto",
     show_default=True,
     help="What decodes video files: nvdec also uses the decoder of an NVIDIA GPU, for the codecs "
-    "that it decodes to the same pixels; auto is cpu.",
+    "that it decodes to the same pixels. It helps where there are few cores, and does not notice "
+    "damage within a frame. auto is cpu.",
 )
 
 _KEY = click.option(
