@@ -1,6 +1,7 @@
 """`i3dzoo bench`."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +127,8 @@ def command(
         plot_benchmark(measurements, plot, force=force)
     if not as_json:
         _print(measurements)
-        suggest("i3dzoo export MODEL --to onnx -o FILE, for onnxruntime and OpenVINO")
+        name = shlex.quote(str(model))
+        suggest(f"i3dzoo export {name} --to onnx -o FILE, for onnxruntime and OpenVINO")
         if plot is not None:
             show(plot)
 

@@ -178,10 +178,18 @@ def command(**values: Any) -> None:
     elif options.dry_run:
         say(f"Nothing was written. Run the command without --dry-run to write {target}")
     else:
-        classes = networks[0].checkpoint.metadata.num_classes
-        identify = f"i3dzoo identify {shlex.quote(str(target))}"
-        suggest(run_command(target, classes) if layout == "canonical" else identify)
+        suggest(_next_command(networks[0], target, layout))
         show(target)
+
+
+def _next_command(network: _Network, target: Path, layout: str) -> str:
+    """Return the command that uses what was written; a fresh head is trained first."""
+    name = shlex.quote(str(target))
+    if layout != "canonical":
+        return f"i3dzoo identify {name}"
+    if any(step.head in ("fresh", "zeros") for step in network.changes.history):
+        return f"i3dzoo finetune mine --data FOLDER --from {name}"
+    return run_command(target, network.checkpoint.metadata.num_classes)
 
 
 def _check_outputs(options: _Options) -> None:

@@ -1,5 +1,6 @@
 """`i3dzoo identify`."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def command(files: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json(documents)
     else:
-        suggest("i3dzoo info FILE", "i3dzoo convert FILE")
+        name = shlex.quote(str(files[0]))
+        suggest(f"i3dzoo info {name}", f"i3dzoo convert {name}")
     if any("error" in document for document in documents):
         sys.exit(1)
 

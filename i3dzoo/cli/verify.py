@@ -1,6 +1,7 @@
 """`i3dzoo verify`."""
 
 import dataclasses
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -100,9 +101,10 @@ def command(
     if as_json:
         print_json(documents)
     elif against is None:
-        say(f"Next: {run_command('MODEL', documents[-1]['num_classes'])}")
+        say(f"Next: {run_command(models[-1], documents[-1]['num_classes'])}")
     else:
-        say("Next: i3dzoo identify FILE finds the published checkpoint that it comes from.")
+        name = shlex.quote(models[-1])
+        say(f"Next: i3dzoo identify {name} finds the published checkpoint that it comes from.")
     if not all(document.get("agrees", True) for document in documents):
         sys.exit(1)
 

@@ -14,7 +14,7 @@ import contextlib
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -45,6 +45,7 @@ Colours = Literal["rgb", "bt601", "bt601-full", "bt709", "bt709-full"]
 
 _MATRICES: Final[dict[int, Colours]] = {1: "bt709", 2: "bt601", 5: "bt601", 6: "bt601"}
 _FULL_RANGE: Final = 2
+_PLANAR: Final = ("yuv420p", "yuvj420p")
 
 
 @dataclass(frozen=True)
@@ -233,10 +234,10 @@ class DecodeWorker:
         size = request.info.height, request.info.width
         if reformatter is None:
             parts = nv12_planes(frame, size)
-            if (colours := _planar(frame, size)) is None:
+            if (colours := _planar(frame, size, ["nv12"])) is None:
                 raise NvdecError("colours")
             self._pack(parts, (size[0] * 3 // 2, size[1]), "uint8", colours)
-        elif request.planar and (colours := _planar(frame, size)) is not None:
+        elif request.planar and (colours := _planar(frame, size, _PLANAR)) is not None:
             planes = [_plane(plane) for plane in frame.planes]
             self._pack(planes, (size[0] * 3 // 2, size[1]), "uint8", colours)
         else:
@@ -295,11 +296,13 @@ class DecodeWorker:
             raise _SkippedError
 
 
-def _planar(frame: av.VideoFrame, size: tuple[int, int]) -> Colours | None:
+def _planar(
+    frame: av.VideoFrame, size: tuple[int, int], formats: Collection[str]
+) -> Colours | None:
     """Return the colours of a YUV 4:2:0 frame that is shown as it is stored; None of others."""
     name = frame.format.name
     same = (frame.height, frame.width) == size and not quarter_turns(frame)
-    if name not in ("yuv420p", "yuvj420p", "nv12") or not same or size[0] % 2 or size[1] % 2:
+    if name not in formats or not same or size[0] % 2 or size[1] % 2:
         return None
     matrix = _MATRICES.get(int(frame.colorspace))
     if matrix is None:

@@ -100,7 +100,8 @@ def test_convert_to_tao_and_back(file: Path, tmp_path: Path) -> None:
 def test_new_head_with_labels(file: Path, tmp_path: Path) -> None:
     """--labels gives a head of that many classes, named, with the change in the history."""
     target = tmp_path / "hmdb51.safetensors"
-    call("convert", file, target, "--labels", "hmdb51", "--quiet", code=0)
+    made = call("convert", file, target, "--labels", "hmdb51", code=0)
+    assert f"Next: i3dzoo finetune mine --data FOLDER --from {target}\n" in made.stderr
     metadata = read_checkpoint(target).metadata
     assert metadata.num_classes == 51
     assert metadata.labels is not None
@@ -115,7 +116,9 @@ def test_next_is_what_the_network_can_do(file: Path, tmp_path: Path) -> None:
     made = call("convert", file, *drop, cwd=tmp_path, code=0)
     assert "Next: i3dzoo features VIDEO --model 'a b.safetensors' -o FOLDER" in made.stderr
     verified = call("verify", tmp_path / "a b.safetensors", code=0)
-    assert "Next: i3dzoo features VIDEO" in verified.stderr
+    assert (
+        f"Next: i3dzoo features VIDEO --model '{tmp_path / 'a b.safetensors'}'" in verified.stderr
+    )
     shown = call("info", tmp_path / "a b.safetensors", code=0)
     assert "i3dzoo predict" not in verified.stderr + shown.stderr
 

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from helpers.video_files import REAL, write_video
+from helpers.video_files import REAL, numbered, write_video
 from torch import Tensor
 
 from i3dzoo.checkpoints.metadata import Input
@@ -400,6 +400,24 @@ def test_nvdec_equals_the_cpu(
         assert isinstance(result, Planned), result
         for output, wanted in zip(result.outputs, expected(Path(result.video)), strict=True):
             np.testing.assert_array_equal(output[0], wanted)
+
+
+def test_raw_nv12(tmp_path: Path) -> None:
+    """A file of NV12 frames, which the CPU decodes, has the pixels that it has elsewhere."""
+    path = tmp_path / "raw.nut"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "nv12"
+        stream.codec_context.colorspace = 5
+        for pixels in numbered(20):
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format="nv12")
+            frame.colorspace = 5
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (result,) = run([path], planar=True)
+    assert isinstance(result, Planned), result
+    for output, wanted in zip(result.outputs, expected(path), strict=True):
+        np.testing.assert_array_equal(output[0], wanted)
 
 
 def test_nvdec_cannot_be_opened(videos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
