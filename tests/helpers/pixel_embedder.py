@@ -19,6 +19,7 @@ class PixelEmbedder(Embedder):
     def __init__(self, digest: str = "0" * 64) -> None:
         self.digest, self.note, self.batch_size, self.precision = digest, None, 2, "fp32"
         self.device = torch.device("cpu")
+        self.decoder = "cpu"
 
     def embed(self, clips: torch.Tensor) -> torch.Tensor:
         """Return the features [B, 24]."""

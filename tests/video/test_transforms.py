@@ -24,6 +24,10 @@ from i3dzoo.video import (
 from i3dzoo.video.transforms import resize_frames, resize_in_integers
 
 SMALL = Input(resize=40, crop=32, frames=16)
+GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+]
 
 
 def noise(*shape: int) -> Frames:
@@ -97,7 +101,7 @@ class TestPreprocess:
         x = x[:, :, top : top + 32, left : left + 32] / 127.5 - 1
         torch.testing.assert_close(preprocess(frames, SMALL), x.transpose(0, 1))
 
-    @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+    @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
     @pytest.mark.parametrize("sizes", [(65, 47, 40, 33), (9, 7, 30, 31), (8, 40, 8, 13)])
     def test_whole_pixels_of_any_device(self, sizes: tuple[int, ...], device: str) -> None:
         """Where pixels are rounded, other devices give those of a CPU's kernel, to the bit."""
