@@ -56,7 +56,7 @@ class _Options:
 
     @property
     def brief(self) -> bool:
-        """Whether to leave out the mapping of every tensor."""
+        """Whether to leave out lists of what became of every tensor and class."""
         return is_quiet() or self.as_json
 
 
@@ -124,9 +124,9 @@ def command(**values: Any) -> None:
 
     The layouts are canonical, deepmind, deepmind600, flax, hassony2, keras, keras3, mmaction,
     piergiaj and tao; gluoncv and torchscript are only read. The layout of SRC is detected. The
-    layout of DST is --to; without it, the suffix of DST must stand for one layout only. The mapping
-    of every tensor is printed on standard error. The path of DST is the last line of standard
-    output.
+    layout of DST is --to; without it, the suffix of DST must stand for one layout only. --dry-run
+    shows the mapping of every tensor, and --report writes it to a file. The path of DST is the last
+    line of standard output.
 
     \b
     Examples:
@@ -153,9 +153,10 @@ def command(**values: Any) -> None:
     _check_outputs(options)
     networks = _open_networks(options)
     mapping, ignored = _mapping(networks, layout, str(target))
-    if not options.brief:
+    if options.dry_run and not options.brief:
         _print_mapping(mapping, ignored)
-    say(f"{len(mapping)} tensors in layout {layout}, {len(ignored)} ignored")
+    hint = "" if options.dry_run else "; --dry-run lists them"
+    say(f"{len(mapping)} tensors in layout {layout}, {len(ignored)} ignored{hint}")
     for network in networks:
         network.changes.print(brief=options.brief)
         _print_description(network, options)

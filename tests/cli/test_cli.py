@@ -84,11 +84,16 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_convert_to_tao_and_back(file: Path, tmp_path: Path) -> None:
     """A canonical file becomes a .pt and comes back; the path is the last line of output."""
-    there = run_process("convert", file, "tao.pt", "--to", "piergiaj", cwd=tmp_path, code=0)
+    options = ("tao.pt", "--to", "piergiaj")
+    planned = call("convert", file, *options, "--dry-run", cwd=tmp_path, code=0)
+    assert "Conv3d_1a_7x7.conv.weight" in planned.stderr
+    assert "[64x3x7x7x7]" in planned.stderr
+    there = run_process("convert", file, *options, cwd=tmp_path, code=0)
     assert there.stdout == "tao.pt\n"
-    assert "Conv3d_1a_7x7.conv.weight" in there.stderr
-    assert "[64x3x7x7x7]" in there.stderr
-    assert "344 tensors in layout piergiaj" in there.stderr
+    assert there.stderr == (
+        "344 tensors in layout piergiaj, 0 ignored; --dry-run lists them\n"
+        "Next: i3dzoo identify tao.pt\n"
+    )
     state = torch.load(tmp_path / "tao.pt", weights_only=True)
     assert len(state) == 344
     assert state["logits.conv3d.weight"].shape == (12, 1024, 1, 1, 1)
